@@ -1,0 +1,1101 @@
+"""
+Agent: every public verb, calling the rooms in order.
+
+What guards what: `_state_lock`, re-entrant, guards who is logged in, the
+session, and what is derived from them. `track` takes it only where a session
+begins. The two threads are started last and are daemons; nothing here waits for
+the network but `flush`, `shutdown` and, for at most a few seconds, `opt_out`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from heap_agent import _config
+from heap_agent._core import limits, repair, session, wire
+from heap_agent._core.delivery import Delivery, Policy
+from heap_agent._core.encoder import dumps
+from heap_agent._core.events import Actor, Fault, Kind, Scalar
+from heap_agent._core.records import GIVEN
+from heap_agent._core.session import Call, User
+from heap_agent._core.state import (
+    CONSENT,
+    GESTURE,
+    PAUSED,
+    State,
+    Value,
+    cleared_facet,
+    identity_facet,
+    property_facet,
+)
+from heap_agent._status import Status, read_status
+from heap_agent._store import system
+from heap_agent._store.absorb import Request
+from heap_agent._store.keeper import Duties, Keeper
+from heap_agent._store.store import Store, first_user
+from heap_agent._upload.drain import Drain, Sender
+from heap_agent.exceptions import InvalidCall, InvalidValue
+
+if TYPE_CHECKING:
+    from heap_agent._upload.scheduler import Scheduler
+
+_log = logging.getLogger("heap_agent.agent")
+
+#: Different faults that are logged; beyond these they are only counted.
+_COMPLAINTS: Final = 1_000
+
+#: Seconds that `opt_out` waits for another process to stop delivering.
+_CONSENT_PATIENCE: Final = 5.0
+
+#: Seconds after the start before the thread that delivers is started, so that
+#: its imports do not compete with the program's own.
+_SENDER_DELAY: Final = 1.0
+
+_LOSSES: Final = "Heap Agent Losses"
+
+
+class Agent:
+    """
+    Records what happens on this device and delivers it to Heap.
+
+    One agent serves one user at a time, as a device does. Programs that act for
+    many users at once want `heap_agent.server` instead.
+
+    All methods are thread-safe. `track` may be called from signal handlers,
+    finalizers and logging handlers. Nothing but a wrong call raises; trouble
+    with disk or network shows in `status()`.
+
+    Args:
+        app_id: Id of the environment at Heap, digits as text or int. Without one
+            it comes from ``HEAP_AGENT_APP_ID`` or a config file.
+        clock: The system's clocks; a test may pass `heap_agent.testing.FakeClock`.
+        **options: Any field of the configuration: ``directory`` (path),
+            ``endpoint`` (URL), ``region`` ("us" or "eu"), ``interval`` (seconds,
+            15), ``sync_interval`` (seconds, 5), ``session_timeout`` (seconds,
+            1800, or None), ``max_bytes`` (64 MiB), ``identity_budget`` and
+            ``app_budget`` (events a minute, or None), ``fleet_size``,
+            ``strict``, ``device_properties`` and others; ``help`` texts stand
+            in `heap_agent._config`.
+
+    Raises:
+        InvalidCall: No app id, an unknown option, or a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        app_id: str | int | None = None,
+        *,
+        clock: system.ClockLike | None = None,
+        **options: Any,
+    ) -> None:
+        loaded = _config.load({"app_id": app_id, **options} if app_id is not None else options)
+        self._loaded = loaded
+        self._config = config = loaded.config
+        self._problems = list(loaded.problems)
+        for problem in loaded.problems:
+            _log.error("%s", problem)
+        if config.app_id is None and not config.disabled:
+            raise InvalidCall(
+                "app_id is missing: pass the id of your environment at Heap, such as "
+                'Agent("11"), or set HEAP_AGENT_APP_ID'
+            )
+        self._app_id = config.app_id or "0"
+        self._clock = system.Clock() if clock is None else clock
+        self._machine = config.machine_id or system.machine_id()
+        self._wall_ns, self._boot_ns = self._clock.wall_ns, self._clock.boot_ns
+        self._wire = wire.Wire()
+        self._stamp = wire.Stamper()
+        self._interval = max(config.interval, limits.INTERVAL_MINIMUM)
+        self._device = self._check_device_properties(config.device_properties)
+        self._complaints: set[tuple[str, str, str | None]] = set()
+        self._inherited: list[Store] = []
+        self._muted = config.disabled or config.do_not_track
+        self._ended = False
+        self._directory = None if config.disabled else self._find_directory()
+        self._begin()
+        if not config.disabled:
+            self._start()
+            _living.add(self)
+            if config.at_exit:
+                atexit.register(_at_exit, weakref.ref(self))
+
+    def __repr__(self) -> str:
+        if self._config.disabled:
+            return "<Agent [disabled]>"
+        who = "anonymous" if self.identity is None else "identified"
+        ended = ", shut down" if self._ended else ""
+        return f"<Agent {self._app_id!r} [{who}, {self._store.storage}{ended}] {self._store!r}>"
+
+    # -- starting -------------------------------------------------------------------
+
+    def _find_directory(self) -> Path | None:
+        """
+        The state directory, private and resolved; None (and an ERROR) where
+        there is none that can be trusted.
+        """
+        wanted = _config.state_directory(self._config)
+        try:
+            if wanted is None:
+                raise OSError("this user has no home directory")
+            kind = system.network_filesystem(wanted)
+            if kind is not None:
+                raise OSError(f"{wanted} is on a network file system ({kind})")
+            return system.make_private_directory(wanted)
+        except OSError as error:
+            problem = f"no state directory, recording in memory: {error}"
+            self._problems.append(problem)
+            _log.error("%s. Set directory= or HEAP_AGENT_DIRECTORY", problem)
+            return None
+
+    def _begin(self) -> None:
+        """
+        Make everything that belongs to this process alone; nothing is opened.
+        """
+        config = self._config
+        self._state_lock = threading.RLock()
+        self._state = State()
+        self._user = User("0")
+        self._silent = True
+        self._session: str | None = None
+        self._session_until: float = -1
+        self._session_timeout = (
+            math.inf if config.session_timeout is None else int(config.session_timeout * 1e6)
+        )
+        self._ambient = wire.NOTHING
+        self._opening = b""
+        self._who = b""
+        self._version = 0
+        self._attending = False
+        self._asleep = False
+        self._scheduler: Scheduler | None = None
+        self._sender_lock = threading.Lock()
+        self._store = Store(
+            self._directory, self._clock, max_bytes=config.max_bytes, attend=self._attend
+        )
+        self._put = self._store.journal.put
+        self._drain = Drain(
+            self._store,
+            Delivery(
+                Policy(
+                    interval=self._interval,
+                    identity_budget=config.identity_budget,
+                    app_budget=config.app_budget,
+                    fleet_size=config.fleet_size,
+                )
+            ),
+            self._make_transport,
+            allowed=self._may_send,
+            state_changed=self._reload,
+            report_losses=self._report_losses if config.report_losses else None,
+        )
+        self._keeper = Keeper(
+            self._store,
+            Duties(self._reload, self._became_owner, self._requested, self._drain.absorb),
+            sync_interval=config.sync_interval,
+            may_own=not config.do_not_track,
+        )
+
+    def _start(self) -> None:
+        """
+        Open the store, find out who is logged in, start the threads last.
+        """
+        if self._config.do_not_track:
+            # Nothing is written here but what the user says about consent.
+            self._store.journal.open_with_first_record()
+            self._reload()
+            return
+        self._store.open()
+        self._reload()
+        if self._store.ledger is not None:
+            # What an earlier run left behind is delivered without a word from us.
+            self._became_owner()
+        self._attending = True
+        self._keeper.start()
+
+    def _make_transport(self) -> Sender:
+        # Imported where it is first needed: urllib3 costs more than all the rest.
+        from heap_agent._upload.transport import Transport
+        from heap_agent._version import USER_AGENT
+
+        config = self._config
+        return Transport(
+            config.base_url,
+            user_agent=USER_AGENT,
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.read_timeout,
+            ca_bundle=_text(config.ca_bundle),
+            client_cert=_text(config.client_cert),
+            client_key=_text(config.client_key),
+            proxy=config.proxy,
+            wall=lambda: self._wall_ns() / 1e9,
+        )
+
+    def _start_sender(self, delay: float) -> None:
+        from heap_agent._upload.scheduler import Scheduler
+
+        with self._sender_lock:
+            if self._scheduler is None and not self._ended:
+                scheduler = Scheduler(self._drain.tick, name="heap-agent-sender")
+                scheduler.start(delay)
+                self._scheduler = scheduler
+
+    def _attend(self) -> None:
+        """
+        The journal wants the keeper. In a forked child the first record starts
+        it; after `shutdown` there is none.
+        """
+        if self._attending:
+            self._keeper.attend()
+        elif self._asleep:
+            self._asleep, self._attending = False, True
+            self._keeper.start()
+
+    # -- what the keeper tells --------------------------------------------------------
+
+    def _became_owner(self) -> None:
+        # Devices that were switched on together do not ask together.
+        delay = random.uniform(0, self._interval)
+        threading_delay = min(_SENDER_DELAY, self._interval)
+        if self._attending:
+            self._start_sender(max(0.0, delay - threading_delay))
+
+    def _requested(self, requests: list[Request]) -> None:
+        self._drain.add_requests(requests)
+        self._start_sender(0.0)
+        if self._scheduler is not None:
+            self._scheduler.run_after(0.0)
+
+    def _reload(self) -> None:
+        """
+        Take up the state as it stands on disk: at the start, and whenever
+        another process has changed it.
+        """
+        while True:
+            version = self._version
+            state = self._store.read_state()
+            fresh = _random_id()
+            user = self._user_of(state, fresh)
+            with self._state_lock:
+                if version != self._version:
+                    continue
+                changed = user != self._user and self._user.user_id != "0"
+                self._state, self._user = state, user
+                self._derive()
+                if changed:
+                    self._replace_session()
+                return
+
+    def _user_of(self, state: State, fresh: str) -> User:
+        known = state.user(self._app_id, self._machine)
+        if known is not None:
+            return User(*known)
+        if not state.consent.given:
+            return User("0")
+        return User(first_user(self._directory, self._app_id, self._machine, fresh))
+
+    def _derive(self) -> None:
+        """
+        Compute what the hot path needs; under the state lock.
+        """
+        self._silent = self._muted or not self._state.consent.given
+        properties = {**self._device, **self._state.event_properties(self._app_id)}
+        self._ambient = wire.Ambient.of(properties) if properties else wire.NOTHING
+        self._opening = wire.opening(wire.actor_line(self._actor))
+        if self._session is not None:
+            self._who = wire.who(self._actor, self._session)
+
+    @property
+    def _actor(self) -> Actor:
+        return Actor(self._app_id, self._user.user_id, self._user.identity)
+
+    def _may_send(self) -> bool:
+        state = self._state
+        return state.consent.given and not state.flag(PAUSED) and not self._config.do_not_track
+
+    # -- events ---------------------------------------------------------------------
+
+    def track(
+        self,
+        event: str,
+        properties: Mapping[Any, Any] | None = None,
+        *,
+        timestamp: datetime | float | None = None,
+    ) -> None:
+        """
+        Record one event. It is on disk when this returns, and Heap gets it once.
+
+        Args:
+            event: Name, 1 to 255 UTF-16 units (Heap's reference). A longer one is
+                cut, an empty or blank one is refused; both are counted.
+            properties: Keys of up to 512 units to strings of fewer than 1024
+                units and numbers. Other values are repaired or left out, and
+                counted, as the README's table says.
+            timestamp: When it happened: an aware datetime or seconds since 1970;
+                now unless given. One that is given is never moved.
+
+        Raises:
+            InvalidCall: `event` is no string, `properties` no mapping, or
+                `timestamp` neither datetime nor number.
+            InvalidValue: Only with ``strict=True``: a value is at fault.
+
+        Thread-safe and re-entrant; never waits for network or fsync.
+        """
+        if self._silent:
+            return
+        tail = self._wire.tail(event, properties, self._ambient)
+        if tail is None or timestamp is not None:
+            self._track_slowly(event, properties, timestamp)
+            return
+        wall = self._wall_ns() // 1000
+        boot_clock = self._boot_ns() // 1000
+        if boot_clock > self._session_until:
+            self._begin_session(boot_clock)
+        self._session_until = boot_clock + self._session_timeout
+        self._put(
+            Kind.EVENT,
+            0,
+            wall,
+            boot_clock,
+            b"%b%b%b" % (self._opening, self._stamp(wall), wire.BEFORE_KEY),
+            self._who + tail,
+        )
+
+    def _track_slowly(self, event: object, properties: object, timestamp: object) -> None:
+        """
+        Record an event whose values need a second look.
+        """
+        try:
+            wall, boot_clock = self._store.now()
+            flags = 0
+            faults: tuple[Fault, ...] = ()
+            if timestamp is not None:
+                seconds, faults = repair.repair_timestamp(timestamp, wall / 1e6)
+                wall, flags = round(seconds * 1e6), 0 if faults else GIVEN
+            mended = self._wire.mended(event, properties, self._ambient)
+        except InvalidCall as error:
+            self._blame(error)
+            return
+        faults += mended.faults
+        self._complain(mended.name, faults)
+        if mended.data is None:
+            self._store.journal.count("refused")
+            return
+        if boot_clock > self._session_until:
+            self._begin_session(boot_clock)
+        self._session_until = boot_clock + self._session_timeout
+        self._put(
+            Kind.EVENT,
+            flags,
+            wall,
+            boot_clock,
+            b"%b%b%b" % (self._opening, self._stamp(wall), wire.BEFORE_KEY),
+            self._who + mended.data,
+        )
+
+    def _begin_session(self, boot_clock: int) -> None:
+        with self._state_lock:
+            if boot_clock > self._session_until or self._session is None:
+                self._session = _random_id()
+                self._who = wire.who(self._actor, self._session)
+                self._session_until = boot_clock + self._session_timeout
+
+    def _replace_session(self) -> None:
+        """
+        A visit that is under way gives way to a new one; without one, the next
+        event begins it.
+        """
+        if self.session_id is None:
+            self._session, self._session_until = None, -1
+        else:
+            self._session = _random_id()
+            self._who = wire.who(self._actor, self._session)
+
+    # -- who ------------------------------------------------------------------------
+
+    @property
+    def app_id(self) -> str:
+        """The environment at Heap that events are recorded for."""
+        return self._app_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether `shutdown` was called."""
+        return self._ended
+
+    @property
+    def user_id(self) -> str | None:
+        """
+        Decimal text of the random id that stands for the present user, or None
+        while opted out with nothing kept. Towards Heap's server-side API it
+        stands for anonymous users; use `identity` for identified ones.
+        """
+        user_id = self._user.user_id
+        return None if user_id == "0" else user_id
+
+    @property
+    def identity(self) -> str | None:
+        """
+        What was given to `identify`, or None while the user is anonymous.
+        """
+        return self._user.identity
+
+    @property
+    def session_id(self) -> str | None:
+        """
+        Decimal text of the visit under way, or None where none is. Asking does
+        not begin or extend one.
+        """
+        if self._session is None or self._boot_ns() // 1000 > self._session_until:
+            return None
+        return self._session
+
+    def identify(self, identity: str | int) -> None:
+        """
+        Say who the user is.
+
+        An anonymous user keeps its `user_id` and is joined to the identity at
+        Heap, which cannot be undone; for an identified one a new `user_id` and
+        session begin. The same identity again does nothing.
+
+        Args:
+            identity: 1 to 254 UTF-16 units (Heap's reference), case-sensitive; an
+                int is taken as its decimal text. A value that many users would
+                share ("null", "guest", …; see ``refused_identities``) is refused:
+                logged as ERROR, counted, never sent; an identified user is then
+                reset as by `reset_identity`.
+
+        Raises:
+            InvalidCall: Neither string, int nor None.
+            InvalidValue: Only with ``strict=True``: the identity is refused.
+        """
+        if self._silent:
+            return
+        try:
+            judged = session.judge(identity, self._refused_identities)
+        except InvalidCall as error:
+            self._blame(error)
+            return
+        if judged.identity is None:
+            text = f"identity {_shown(identity)} is refused: {judged.complaint}"
+            if self._config.strict:
+                raise InvalidValue(f"{text}. Pass a unique name, or call reset_identity()")
+            self._store.journal.count("refused_identities")
+            self._become(Call.IDENTIFY_REFUSED, None)
+            _log.error("%s; nobody is identified now", text)
+            return
+        self._become(Call.IDENTIFY, judged.identity)
+        if judged.complaint is not None:
+            self._say(("identify", "doubtful", judged.complaint), "identify: %s", judged.complaint)
+
+    def reset_identity(self) -> None:
+        """
+        Log the user out: an identified user gives way to a new anonymous one
+        with a new session. No effect on an anonymous user.
+        """
+        self._become(Call.RESET, None)
+
+    def new_visitor(self) -> None:
+        """
+        Begin with a new anonymous user and session, whoever was there before:
+        for kiosks whose visitors never log in.
+        """
+        self._become(Call.NEW_VISITOR, None)
+
+    def _become(self, call: Call, identity: str | None) -> None:
+        if self._silent:
+            return
+        with self._state_lock:
+            before = self._user
+            effect = session.effect_of(before, call, identity)
+            if effect is session.NOTHING:
+                return
+            after = session.next_user(before, effect, identity, _random_id())
+            facets: dict[str, Value] = {}
+            if after != before:
+                name = identity_facet(self._app_id, self._machine)
+                facets[name] = {"user_id": after.user_id, "identity": after.identity}
+            if effect.new_user and self._config.clear_event_properties_on_new_user:
+                facets[cleared_facet(self._app_id)] = True
+            if facets:
+                joins = effect.take_identity and not effect.new_user
+                self._set(
+                    facets,
+                    identify=Actor(self._app_id, after.user_id, after.identity) if joins else None,
+                    gone=Actor(self._app_id, before.user_id) if effect.new_user else None,
+                )
+            self._user = after
+            if effect.new_session:
+                self._replace_session()
+            self._derive()
+        self._keeper.sync_soon()
+
+    def _set(self, facets: dict[str, Value], **more: Any) -> None:
+        """
+        Record facets and have them in force; under the state lock.
+        """
+        at = self._store.record_state(facets, **more)
+        if CONSENT in facets:
+            self._state.set_consent(bool(facets[CONSENT]), at, purge=bool(more.get("purge")))
+        else:
+            self._state.apply_all(facets, at)
+        self._version += 1
+
+    @property
+    def _refused_identities(self) -> frozenset[str]:
+        chosen = self._config.refused_identities
+        if chosen is None:
+            return session.REFUSED
+        return frozenset(text.strip().casefold() for text in chosen)
+
+    # -- properties -----------------------------------------------------------------
+
+    def add_user_properties(self, properties: Mapping[Any, Any]) -> None:
+        """
+        Attach properties to the user's profile at Heap.
+
+        Held while the user is anonymous (and lost, counted, if it never
+        identifies), sent once it has a name. Only changes are sent; an unchanged
+        value again after a day.
+
+        Args:
+            properties: Keys to strings of at most 255 UTF-16 units and numbers
+                (Heap's reference). ``user_id`` and ``id`` may not be keys; only
+                lower-case ``email`` fills Heap's own e-mail property.
+
+        Raises:
+            InvalidCall: Not a mapping.
+            InvalidValue: Only with ``strict=True``: a value is at fault.
+        """
+        if self._silent:
+            return
+        good = self._good("add_user_properties", properties, limits.USER_VALUE, user=True)
+        if good:
+            with self._state_lock:
+                self._store.record_user_properties(self._actor, dumps(good))
+
+    def add_event_properties(self, properties: Mapping[Any, Any]) -> None:
+        """
+        Attach properties to every later event, across sessions and restarts. A
+        property of the event itself wins over one of these.
+
+        Args:
+            properties: Keys to strings of fewer than 1024 UTF-16 units and
+                numbers (Heap's reference); all that are in force may take 8 KB,
+                and what goes beyond is left out and counted.
+
+        Raises:
+            InvalidCall: Not a mapping.
+            InvalidValue: Only with ``strict=True``: a value is at fault.
+        """
+        if self._silent:
+            return
+        good = self._good("add_event_properties", properties, limits.EVENT_VALUE)
+        with self._state_lock:
+            known = self._state.event_properties(self._app_id)
+            fitting = dict(good)
+            while fitting and len(dumps({**known, **fitting})) > limits.EVENT_PROPERTIES_BYTES:
+                largest = max(fitting, key=lambda key: len(dumps({key: fitting[key]})))
+                del fitting[largest]
+            left_out = [key for key in good if key not in fitting]
+            if left_out:
+                self._complain(
+                    "add_event_properties",
+                    tuple(
+                        Fault(
+                            "too_large",
+                            key[:64],
+                            "event properties may take "
+                            f"{limits.EVENT_PROPERTIES_BYTES} bytes in all; this one is left out",
+                        )
+                        for key in left_out
+                    ),
+                )
+            if fitting:
+                self._set(
+                    {property_facet(self._app_id, key): value for key, value in fitting.items()}
+                )
+                self._derive()
+
+    def remove_event_property(self, name: str) -> None:
+        """
+        Stop attaching one event property; no effect where there is none.
+
+        Raises:
+            InvalidCall: `name` is no string.
+        """
+        if self._silent:
+            return
+        if not isinstance(name, str):
+            self._blame(InvalidCall(f"name must be a string, got {type(name).__name__}"))
+            return
+        with self._state_lock:
+            if name in self._state.event_properties(self._app_id):
+                self._set({property_facet(self._app_id, name): None})
+                self._derive()
+
+    def clear_event_properties(self) -> None:
+        """
+        Stop attaching event properties. Device properties stay.
+        """
+        if self._silent:
+            return
+        with self._state_lock:
+            if self._state.event_properties(self._app_id):
+                self._set({cleared_facet(self._app_id): True})
+                self._derive()
+
+    # -- settings -------------------------------------------------------------------
+
+    def change_interval(self, seconds: float | timedelta) -> None:
+        """
+        Set the time between two deliveries, from now on; not persisted.
+
+        Args:
+            seconds: Default 15 (Heap's SDKs); below 0.1 it is raised to 0.1, and
+                counted.
+
+        Raises:
+            InvalidCall: Neither a number nor a timedelta, negative or not finite.
+        """
+        value = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidCall(
+                f"seconds must be a number or a timedelta, got {type(seconds).__name__}"
+            )
+        value = _duration("seconds", value)
+        if self._config.disabled:
+            return
+        if value < limits.INTERVAL_MINIMUM:
+            self._complain(
+                "change_interval",
+                (
+                    Fault(
+                        "interval",
+                        None,
+                        f"{value} s is too short; {limits.INTERVAL_MINIMUM} s is in force",
+                    ),
+                ),
+            )
+            value = limits.INTERVAL_MINIMUM
+        self._interval = value
+        self._drain.change_interval(value)
+        if self._scheduler is not None:
+            self._scheduler.run_after(value)
+
+    def set_app_id(self, app_id: str | int) -> None:
+        """
+        Begin a new session and, with another id, record for another environment
+        from now on. What is queued keeps the id that it was tracked under.
+
+        Args:
+            app_id: Digits, as text or int.
+
+        Raises:
+            InvalidCall: Not a number.
+        """
+        checked = _config.load({"app_id": app_id}, {}, ()).config.app_id
+        assert checked is not None
+        if self._config.disabled:
+            return
+        with self._state_lock:
+            if checked != self._app_id:
+                self._app_id = checked
+                self._version += 1
+                self._user = self._user_of(self._state, _random_id())
+            self._replace_session()
+            self._derive()
+
+    def start_ev_pairing(self) -> None:
+        """
+        Not available in this version.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("the Event Visualizer is not part of this version")
+
+    def stop_ev_pairing(self) -> None:
+        """
+        Not available in this version.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("the Event Visualizer is not part of this version")
+
+    def disable_visualizer_pairing_gesture(self) -> None:
+        """
+        Have the agent ignore pairing gestures, from now on and after restarts.
+        """
+        if self._config.disabled:
+            return
+        with self._state_lock:
+            self._set({GESTURE: False})
+
+    def pause_delivery(self) -> None:
+        """
+        Send nothing until `resume_delivery`, also after restarts: for metered
+        links. Recording goes on.
+        """
+        self._pause(True)
+
+    def resume_delivery(self) -> None:
+        """
+        Send again.
+        """
+        self._pause(False)
+        if self._scheduler is not None:
+            self._scheduler.run_after(0.0)
+
+    def _pause(self, paused: bool) -> None:
+        if self._config.disabled:
+            return
+        with self._state_lock:
+            self._set({PAUSED: paused})
+        if paused:
+            self._drain.barrier()
+
+    # -- consent --------------------------------------------------------------------
+
+    def opt_out(self, purge: bool = True) -> None:
+        """
+        Stop recording and delivering, in every process on this directory and
+        after restarts. Returns when nothing more can start to leave; a request
+        that is under way may still arrive.
+
+        Other processes take notice within about two seconds; what they record
+        until then is deleted, not sent.
+
+        Args:
+            purge: Delete the queue, the dead letters, the identity and all
+                properties too (counted as purged).
+        """
+        if self._config.disabled:
+            return
+        with self._state_lock:
+            self._set({CONSENT: False}, purge=bool(purge))
+            if purge:
+                self._user = User("0")
+            self._session, self._session_until = None, -1
+            self._derive()
+        if purge:
+            self._store.forget_first_users()
+        self._keeper.sync_soon()
+        self._drain.barrier()
+        self._wait_until_heard()
+
+    def opt_in(self) -> None:
+        """
+        Record and deliver again; after a purge as a new anonymous user.
+        """
+        if self._config.disabled or self._state.consent.given:
+            return
+        with self._state_lock:
+            self._set({CONSENT: True})
+            self._user = self._user_of(self._state, _random_id())
+            self._derive()
+        self._keeper.sync_soon()
+
+    def _wait_until_heard(self) -> None:
+        """
+        Wait until whoever delivers from this directory knows.
+        """
+        if self._store.ledger is not None or self._directory is None:
+            self._drain.absorb()
+            return
+        if not self._store.owner_is_gone():
+            self._store.ask("heard", {}, _CONSENT_PATIENCE)
+
+    # -- delivery -------------------------------------------------------------------
+
+    def flush(self, timeout: float | timedelta | None = None) -> bool:
+        """
+        Deliver what can be delivered now.
+
+        Args:
+            timeout: Seconds to spend, waiting for budgets and back-off included.
+                None for one pass that ends at the first wait.
+
+        Returns:
+            True when nothing is left. Where another process delivers from this
+            directory, it is asked to, and this waits (10 s without a timeout).
+
+        Raises:
+            InvalidCall: A negative timeout, or no number.
+        """
+        seconds = None if timeout is None else _duration("timeout", timeout)
+        if self._config.disabled:
+            return True
+        deadline = time.monotonic() + (10.0 if seconds is None else seconds)
+        self._store.flush_counts()
+        while self._directory is not None and not self._store.try_to_own():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            answer = self._store.ask("flush", {}, min(left, 2.0))
+            if answer is not None and (answer.get("empty") or seconds is None):
+                return bool(answer.get("empty"))
+        self._store.mend(time.monotonic())
+        left_over = None if seconds is None else max(0.0, deadline - time.monotonic())
+        return self._drain.flush(left_over)
+
+    def sync(self, timeout: float | timedelta | None = None) -> bool:
+        """
+        Bring everything recorded so far to stable storage.
+
+        Args:
+            timeout: Seconds to wait at most; None: until it is done.
+
+        Returns:
+            True when a power cut can no longer take it; False where the disk
+            refuses or the time is over.
+
+        Raises:
+            InvalidCall: A negative timeout, or no number.
+        """
+        seconds = None if timeout is None else _duration("timeout", timeout)
+        if self._config.disabled:
+            return True
+        self._store.mend(time.monotonic())
+        if seconds is None:
+            return self._store.journal.sync()
+        result: list[bool] = []
+        # A disk that hangs cannot be interrupted; only a thread can be left alone.
+        worker = threading.Thread(
+            target=lambda: result.append(self._store.journal.sync()), daemon=True
+        )
+        worker.start()
+        worker.join(seconds)
+        return bool(result and result[0])
+
+    def status(self) -> Status:
+        """
+        How things stand. Reads the directory; safe at any time, in any thread.
+
+        Returns:
+            The books (``recorded = queued + delivered + dead + dropped``) and
+            more; see `Status`.
+        """
+        return read_status(
+            self._store,
+            self._drain,
+            self._config,
+            problems=tuple(self._problems),
+            opted_out=not self._state.consent.given,
+            paused=self._state.flag(PAUSED),
+        )
+
+    def check(self) -> list[str]:
+        """
+        Verify the store: SQLite's own check, every row's checksum, the books.
+
+        Returns:
+            What is wrong, a sentence each; empty where all is well.
+        """
+        return [] if self._config.disabled else self._store.check()
+
+    def shutdown(self, timeout: float | timedelta | None = None) -> None:
+        """
+        Deliver once more within the timeout, then let go of the directory. What
+        is left stays on disk. A `track` after it is recorded for the next start.
+        Called at exit by itself; a second call does nothing.
+
+        Args:
+            timeout: Seconds; ``shutdown_timeout`` (2) unless given.
+
+        Raises:
+            InvalidCall: A negative timeout, or no number.
+        """
+        wanted = self._config.shutdown_timeout if timeout is None else timeout
+        seconds = _duration("timeout", wanted)
+        with self._sender_lock:
+            if self._ended or self._config.disabled:
+                return
+            self._ended = True
+        deadline = time.monotonic() + seconds
+        self._attending = False
+        self._drain.stop()
+        scheduler = self._scheduler
+        farewell: Callable[[], None] | None = None
+        if scheduler is not None:
+            scheduler.stop(seconds, last=self._drain.finish)
+        elif self._store.ledger is not None:
+
+            def farewell() -> None:
+                self._drain.finish(deadline - time.monotonic())
+
+        # The keeper still has to sync: a moment is left for it in any case.
+        self._keeper.stop(max(0.5, deadline - time.monotonic()), farewell)
+        with suppress(Exception):
+            self._store.flush_counts()
+        self._store.journal.sync()
+        self._store.close()
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+    async def __aenter__(self) -> Agent:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        import asyncio  # it would double the cost of importing this package
+
+        await asyncio.to_thread(self.shutdown)
+
+    # -- faults ---------------------------------------------------------------------
+
+    def _good(
+        self, verb: str, properties: object, limit: int, *, user: bool = False
+    ) -> dict[str, Scalar]:
+        try:
+            wire.check_mapping(properties, "properties")
+        except InvalidCall as error:
+            self._blame(error)
+            return {}
+        assert isinstance(properties, Mapping)
+        repaired = repair.repair_properties(properties, limit=limit, user=user)
+        self._complain(verb, repaired.faults)
+        return dict(repaired.properties)
+
+    def _check_device_properties(self, properties: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        repaired = repair.repair_properties(properties, limit=limits.EVENT_VALUE)
+        for fault in repaired.faults:
+            self._problems.append(f"device_properties: {fault.detail}")
+        return dict(repaired.properties)
+
+    def _blame(self, error: InvalidCall) -> None:
+        """
+        The program is wrong: raise, unless production images asked for logs.
+        """
+        if self._config.strict is False:
+            self._store.journal.count("blamed")
+            self._say(("call", "blamed", str(error)), "%s", error, level=logging.ERROR)
+            return
+        raise error
+
+    def _complain(self, what: str, faults: tuple[Fault, ...]) -> None:
+        """
+        A value is wrong: raise in strict mode, else count and log once.
+        """
+        if not faults:
+            return
+        if self._config.strict:
+            raise InvalidValue(f"{what}: {faults[0].detail}. Nothing was recorded")
+        for fault in faults:
+            self._store.journal.count(f"repaired.{fault.kind}")
+            self._say((what, fault.kind, fault.key), "%s: %s", what, fault.detail)
+
+    def _say(
+        self,
+        once: tuple[str, str, str | None],
+        text: str,
+        *arguments: object,
+        level: int = logging.WARNING,
+    ) -> None:
+        if once in self._complaints or len(self._complaints) >= _COMPLAINTS:
+            return
+        # Before logging: a handler may call `track` with the same fault.
+        self._complaints.add(once)
+        _log.log(level, text, *arguments)
+
+    def _report_losses(self, losses: Mapping[str, int]) -> None:
+        self.track(_LOSSES, {f"dropped_{name}": number for name, number in losses.items()})
+
+    # -- fork -----------------------------------------------------------------------
+
+    def _begin_in_child(self) -> None:
+        """
+        In a forked child: begin anew with the first call, and leave what was
+        inherited alone. The session goes on.
+        """
+        inherited, visit = self._store, (self._session, self._session_until)
+        self._inherited.append(inherited)
+        state, user = self._state, self._user
+        inherited.abandon()
+        ended, self._ended = self._ended, False
+        self._begin()
+        self._state, self._user = state, user
+        self._session, self._session_until = visit
+        self._derive()
+        self._ended = ended
+        self._asleep = not (ended or self._muted)
+        self._store.journal.open_with_first_record()
+
+
+# -- helpers ------------------------------------------------------------------------
+
+
+def _random_id() -> str:
+    return session.id_from(int.from_bytes(os.urandom(8), "little"))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _shown(value: object) -> str:
+    """
+    A value for a log line: short, and on one line.
+    """
+    text = repr(value) if isinstance(value, (str, int, type(None))) else type(value).__name__
+    return text if len(text) <= 48 else text[:45] + "…"
+
+
+def _duration(argument: str, value: float | timedelta) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, (int, float))
+        or not math.isfinite(seconds)
+        or seconds < 0
+    ):
+        raise InvalidCall(
+            f"{argument} must be a number of seconds, zero or more, or a timedelta; "
+            f"got {_shown(value)}"
+        )
+    return float(seconds)
+
+
+#: Agents of this process, to be told of a fork.
+_living: weakref.WeakSet[Agent] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for agent in list(_living):
+        agent._begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _at_exit(reference: weakref.ref[Agent]) -> None:
+    agent = reference()
+    if agent is not None:
+        agent.shutdown()

@@ -1,0 +1,218 @@
+"""
+The verbs as functions, over one default agent.
+
+The only mutable state is `_default`; `_lock` guards its creation. This module
+must not decide anything: each function is one line over the agent's method.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from heap_agent import _config
+from heap_agent._aliases import Agent, warn_of_default_gesture
+from heap_agent._status import Status
+from heap_agent.exceptions import InvalidCall, NotStarted
+
+_lock = threading.Lock()
+_default: Agent | None = None
+_options: dict[str, Any] = {}
+
+
+def init(app_id: str | int | None = None, **options: Any) -> Agent:
+    """
+    Start the default agent. Returns with the state as of the last acknowledged
+    call of any process on the directory.
+
+    Called again, with any id, a new session begins; with another id later events
+    go there, and queued ones keep theirs.
+
+    Args:
+        app_id: Id of the environment at Heap, digits; without one it comes from
+            ``HEAP_AGENT_APP_ID`` or a config file.
+        **options: As for `Agent`.
+
+    Returns:
+        The default agent, which the functions of this module work on.
+
+    Raises:
+        InvalidCall: No app id, an option that is not allowed, or other options
+            than the first time.
+    """
+    global _default, _options
+    with _lock:
+        if _default is None or _default.ended:
+            _default, _options = Agent(app_id, **options), options
+            return _default
+        if options and options != _options:
+            raise InvalidCall(
+                "init was called before with other options; call shutdown() first, or leave "
+                f"the options away (got {', '.join(sorted(options))})"
+            )
+        _default.set_app_id(_default.app_id if app_id is None else app_id)
+        return _default
+
+
+def set_app_id(app_id: str | int) -> None:
+    """
+    The same as ``init(app_id)``.
+
+    Args:
+        app_id: Digits, as text or int.
+
+    Raises:
+        InvalidCall: Not a number.
+    """
+    init(app_id)
+
+
+def default_agent() -> Agent:
+    """
+    The agent that these functions work on.
+
+    Raises:
+        NotStarted: `init` has not been called (and ``HEAP_AGENT_DISABLED`` is not set).
+    """
+    return _started() if _default is None else _default
+
+
+def _started() -> Agent:
+    global _default
+    if _config.load({}).config.disabled:
+        with _lock:
+            if _default is None:
+                _default = Agent()
+            return _default
+    raise NotStarted('heap_agent is not started: call heap_agent.init("<app id>") first')
+
+
+def track(
+    event: str,
+    properties: Mapping[Any, Any] | None = None,
+    *,
+    timestamp: datetime | float | None = None,
+) -> None:
+    (_default or _started()).track(event, properties, timestamp=timestamp)
+
+
+def identify(identity: str | int) -> None:
+    default_agent().identify(identity)
+
+
+def reset_identity() -> None:
+    default_agent().reset_identity()
+
+
+def new_visitor() -> None:
+    default_agent().new_visitor()
+
+
+def add_user_properties(properties: Mapping[Any, Any]) -> None:
+    default_agent().add_user_properties(properties)
+
+
+def add_event_properties(properties: Mapping[Any, Any]) -> None:
+    default_agent().add_event_properties(properties)
+
+
+def remove_event_property(name: str) -> None:
+    default_agent().remove_event_property(name)
+
+
+def clear_event_properties() -> None:
+    default_agent().clear_event_properties()
+
+
+def change_interval(seconds: float | timedelta) -> None:
+    default_agent().change_interval(seconds)
+
+
+def start_ev_pairing() -> None:
+    default_agent().start_ev_pairing()
+
+
+def stop_ev_pairing() -> None:
+    default_agent().stop_ev_pairing()
+
+
+def disable_visualizer_pairing_gesture() -> None:
+    default_agent().disable_visualizer_pairing_gesture()
+
+
+def disable_default_pairing_gesture() -> None:
+    """
+    Heap's former spelling of `disable_visualizer_pairing_gesture`.
+    """
+    warn_of_default_gesture()
+    default_agent().disable_visualizer_pairing_gesture()
+
+
+def flush(timeout: float | timedelta | None = None) -> bool:
+    return default_agent().flush(timeout)
+
+
+def sync(timeout: float | timedelta | None = None) -> bool:
+    return default_agent().sync(timeout)
+
+
+def status() -> Status:
+    return default_agent().status()
+
+
+def opt_out(purge: bool = True) -> None:
+    default_agent().opt_out(purge)
+
+
+def opt_in() -> None:
+    default_agent().opt_in()
+
+
+def pause_delivery() -> None:
+    default_agent().pause_delivery()
+
+
+def resume_delivery() -> None:
+    default_agent().resume_delivery()
+
+
+def shutdown(timeout: float | timedelta | None = None) -> None:
+    default_agent().shutdown(timeout)
+
+
+# Their contracts stand on the methods; a second copy here would drift.
+for _verb in (
+    track,
+    identify,
+    reset_identity,
+    new_visitor,
+    add_user_properties,
+    add_event_properties,
+    remove_event_property,
+    clear_event_properties,
+    change_interval,
+    start_ev_pairing,
+    stop_ev_pairing,
+    disable_visualizer_pairing_gesture,
+    flush,
+    sync,
+    status,
+    opt_out,
+    opt_in,
+    pause_delivery,
+    resume_delivery,
+    shutdown,
+):
+    _verb.__doc__ = getattr(Agent, _verb.__name__).__doc__
+
+
+def attribute(name: str) -> str | None:
+    """
+    ``user_id``, ``identity`` or ``session_id`` of the default agent; None before `init`.
+    """
+    if _default is None:
+        return None
+    value: str | None = getattr(_default, name)
+    return value

@@ -1,0 +1,392 @@
+"""
+Repair of timestamps that were taken by a wrong clock.
+
+This module must not know where records, boots and marks are kept, nor read a
+clock: all of these are arguments, and every answer is a new frozen value.
+
+Theory of operation
+-------------------
+
+A record carries two readings: the *wall* clock, which may be wrong and may
+jump, and the *boot* clock, which starts with the machine, counts suspend and
+is never set. Within one boot, ``wall - boot_clock`` (the *offset*) changes only
+when somebody sets the wall clock. So the time of a boot falls into regimes,
+separated by steps:
+
+    boot clock ──0──────────────step──────────────────step──────────────▶
+    offset          1970 regime        NTP regime          (set by hand)
+
+Three kinds of evidence say which regime was right, the strongest first:
+
+1. A trusted ``Date`` that arrived during this boot (`feed_date`). It belongs to
+   one regime, and tells that regime's error; 0 when the wall clock agreed.
+2. The high-water mark: the last trusted ``Date`` of all boots. No record of a
+   boot is older than the mark that was known when the boot began, so a regime
+   whose wall time lies before the mark was an unset clock.
+3. Nothing else: then the last regime is believed, as people set clocks to make
+   them right.
+
+A record is moved from its own regime to the right one by the sum of the steps
+between, plus the error. Where no regime was right, an unset clock is placed
+just after the mark, in recording order, 1 ms apart: wrong by as long as the
+device was alone, but after everything from before and before everything since.
+
+A timestamp that the caller gave never comes here, and one that is final is
+never repaired again; both are the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+#: Microseconds. 2026-11-23T00:00:00Z, the release of this package: no device
+#: ran it earlier, so this is the first high-water mark.
+RELEASE_MARK: Final = 1_795_392_000_000_000
+
+SECOND: Final = 1_000_000
+
+#: Change of offset that is a step. Two readings are never taken at the same
+#: instant, and a leap second is no step either.
+STEP: Final = 2 * SECOND
+
+#: The fastest that NTP slews a clock instead of setting it: 500 ppm (adjtime).
+SLEW: Final = 500e-6
+
+#: A wall clock that lies this close to a ``Date`` agrees with it. With the second
+#: of blur that the header has, nothing that is off by more than 2 s agrees.
+AGREEMENT: Final = 1 * SECOND
+
+#: Distance of two records that are placed without knowing their time.
+PLACED_APART: Final = 1_000
+
+#: A record of an earlier boot that lies this far behind the last trusted
+#: ``Date`` was taken by a clock in the future. A day is generous: such a record
+#: is older than that ``Date``, but for a process whose boot id is its own.
+FUTURE: Final = 86_400 * SECOND
+
+#: Steps that are kept per boot. A clock that flaps more often is in no hurry to
+#: tell the time; its two oldest steps become one.
+STEPS_PER_BOOT: Final = 64
+
+
+@attrs.frozen(slots=True)
+class Tick:
+    """
+    Both clocks, read together.
+
+    Attributes:
+        boot: Ordinal of the boot.
+        wall: Microseconds since 1970, as the wall clock says.
+        boot_clock: Microseconds of the boot clock.
+    """
+
+    boot: int
+    wall: int
+    boot_clock: int
+
+    @property
+    def offset(self) -> int:
+        """Wall clock minus boot clock."""
+        return self.wall - self.boot_clock
+
+
+@attrs.frozen(slots=True)
+class Step:
+    """
+    The wall clock was set.
+
+    Attributes:
+        boot: Ordinal of the boot.
+        after: Boot clock, microseconds; it happened no earlier than this,
+        until: and no later than this.
+        offset_before: Wall clock minus boot clock before it,
+        offset_after: and after it.
+    """
+
+    boot: int
+    after: int
+    until: int
+    offset_before: int
+    offset_after: int
+
+
+@attrs.frozen(slots=True)
+class Truth:
+    """
+    What a trusted ``Date`` said about the wall clock.
+
+    Attributes:
+        boot_clock: When it arrived.
+        offset: Wall clock minus boot clock at that moment.
+        error: What must be added to the wall clock; 0 when it agreed.
+    """
+
+    boot_clock: int
+    offset: int
+    error: int
+
+
+@attrs.frozen(slots=True)
+class Boot:
+    """
+    What is known of one boot of the machine.
+
+    Attributes:
+        ordinal: Grows with every boot.
+        boot_id: The system's name for it.
+        mark: High-water mark, wall microseconds, known when it began.
+        truth: The last trusted ``Date`` during it; None without one.
+    """
+
+    ordinal: int
+    boot_id: str
+    mark: int
+    truth: Truth | None = None
+
+
+@attrs.frozen(slots=True)
+class Knowledge:
+    """
+    All that a repair needs.
+
+    Attributes:
+        current: Ordinal of the boot that is running.
+        boots: By ordinal.
+        steps: In the order in which they happened.
+        mark: The last trusted ``Date``, wall microseconds.
+        placed: Wall microseconds of the last record that was placed without
+            knowing its time; 0 for none.
+        placed_boot: That record's boot.
+    """
+
+    current: int = 0
+    boots: Mapping[int, Boot] = MappingProxyType({})
+    steps: tuple[Step, ...] = ()
+    mark: int = RELEASE_MARK
+    placed: int = 0
+    placed_boot: int = -1
+
+    @property
+    def true_offset(self) -> int | None:
+        """True time minus boot clock in the present boot, if anybody said."""
+        boot = self.boots.get(self.current)
+        if boot is None or boot.truth is None:
+            return None
+        return boot.truth.offset + boot.truth.error
+
+
+# -- gathering -----------------------------------------------------------------
+
+
+def begin_boot(knowledge: Knowledge, boot_id: str) -> Knowledge:
+    """
+    Make a boot the present one: a known one by its id, else a new one.
+
+    Args:
+        knowledge: As loaded.
+        boot_id: The system's name of the boot that is running.
+
+    Returns:
+        Knowledge in which `current` is that boot.
+    """
+    for boot in knowledge.boots.values():
+        if boot.boot_id == boot_id:
+            return attrs.evolve(knowledge, current=boot.ordinal)
+    ordinal = max(knowledge.boots, default=0) + 1
+    return _with_boot(
+        attrs.evolve(knowledge, current=ordinal), Boot(ordinal, boot_id, knowledge.mark)
+    )
+
+
+def forget_boots(knowledge: Knowledge, oldest: int) -> Knowledge:
+    """
+    Drop the boots, and their steps, that no record refers to any longer.
+
+    Args:
+        knowledge: What is known.
+        oldest: Ordinal of the oldest boot that a record still refers to; the
+            present boot always stays.
+    """
+    kept = {
+        ordinal: boot
+        for ordinal, boot in knowledge.boots.items()
+        if ordinal >= oldest or ordinal == knowledge.current
+    }
+    steps = tuple(step for step in knowledge.steps if step.boot in kept)
+    return attrs.evolve(knowledge, boots=MappingProxyType(kept), steps=steps)
+
+
+def detect_step(previous: Tick | None, now: Tick) -> Step | None:
+    """
+    Compare two looks at the clocks.
+
+    Args:
+        previous: The look before, also that of an earlier process of the same
+            boot; None when there was none.
+        now: This look.
+
+    Returns:
+        The step between them; None when nobody set the clock: another boot, or
+        no more than a slew could have done in that time.
+    """
+    if previous is None or previous.boot != now.boot or now.boot_clock < previous.boot_clock:
+        return None
+    allowed = STEP + SLEW * (now.boot_clock - previous.boot_clock)
+    if abs(now.offset - previous.offset) <= allowed:
+        return None
+    return Step(now.boot, previous.boot_clock, now.boot_clock, previous.offset, now.offset)
+
+
+def add_step(knowledge: Knowledge, step: Step) -> Knowledge:
+    """
+    Remember a step; beyond `STEPS_PER_BOOT` the boot's two oldest become one.
+    """
+    own = [known for known in knowledge.steps if known.boot == step.boot] + [step]
+    others = [known for known in knowledge.steps if known.boot != step.boot]
+    if len(own) > STEPS_PER_BOOT:
+        first, second = own[:2]
+        merged = attrs.evolve(first, until=second.until, offset_after=second.offset_after)
+        own[:2] = [merged]
+    return attrs.evolve(knowledge, steps=(*others, *own))
+
+
+def feed_date(
+    knowledge: Knowledge, date: float, wall: int, boot_clock: int, round_trip: int = 0
+) -> Knowledge:
+    """
+    Learn from the ``Date`` of a TLS-verified (or loopback) answer.
+
+    Args:
+        knowledge: What is known.
+        date: The header, seconds since 1970; its resolution is one second.
+        wall: Wall clock when the answer arrived, microseconds.
+        boot_clock: Boot clock at the same moment.
+        round_trip: Microseconds from request to answer: so much older may the
+            ``Date`` be.
+
+    Returns:
+        Knowledge with the mark raised or lowered to the ``Date``, and the error
+        of the present boot's wall clock.
+    """
+    said = round(date * SECOND)
+    if knowledge.placed > said:
+        # The mark had been poisoned; what comes next starts from the new one.
+        knowledge = attrs.evolve(knowledge, placed=0, placed_boot=-1)
+    knowledge = attrs.evolve(knowledge, mark=said)
+    boot = knowledge.boots.get(knowledge.current)
+    if boot is None:
+        return knowledge
+    error = _error(said, wall, boot_clock, round_trip, boot.truth)
+    truth = Truth(boot_clock, wall - boot_clock, error)
+    return _with_boot(knowledge, attrs.evolve(boot, truth=truth))
+
+
+def _error(said: int, wall: int, boot_clock: int, round_trip: int, known: Truth | None) -> int:
+    """What must be added to the wall clock, where that is more than `AGREEMENT`."""
+    earliest = said - AGREEMENT
+    latest = said + SECOND + round_trip + AGREEMENT
+    if known is not None and known.error:
+        # An error found earlier stands while the header agrees: else each
+        # header, with its second of blur, would move the records anew.
+        expected = boot_clock + known.offset + known.error
+        if earliest <= expected <= latest:
+            return expected - wall if abs(expected - wall) > AGREEMENT else 0
+    if earliest <= wall <= latest:
+        return 0
+    return said + (SECOND + round_trip) // 2 - wall
+
+
+# -- repair --------------------------------------------------------------------
+
+
+def place(
+    knowledge: Knowledge, *, wall: int, boot_clock: int, boot: int
+) -> tuple[int, bool, Knowledge]:
+    """
+    Say when a record was really made.
+
+    Records of one boot are asked for in recording order.
+
+    Args:
+        knowledge: What is known.
+        wall: The record's wall clock, microseconds.
+        boot_clock: Its boot clock, microseconds.
+        boot: Ordinal of its boot; an unknown one is left alone.
+
+    Returns:
+        The repaired wall microseconds, whether that is a change, and what is
+        known now.
+    """
+    known = knowledge.boots.get(boot)
+    if known is None:
+        return wall, False, knowledge
+    steps = tuple(step for step in knowledge.steps if step.boot == boot)
+    # A mark that has been lowered since was poisoned when the boot began, and
+    # the new one is later than the boot: only the release is left as a bound.
+    mark = known.mark if known.mark <= knowledge.mark else min(RELEASE_MARK, knowledge.mark)
+    right, error = _right_regime(known.truth, steps, mark)
+    if right >= 0:
+        own = _regime(steps, boot_clock, wall - boot_clock)
+        moved = wall + _shift(steps, own, right) + error
+        if known.truth is not None or _plausible(knowledge, boot, moved, mark):
+            return moved, moved != wall, knowledge
+    placed = max(knowledge.placed, mark) + PLACED_APART
+    return placed, True, attrs.evolve(knowledge, placed=placed, placed_boot=boot)
+
+
+def _regime(steps: tuple[Step, ...], boot_clock: int, offset: int) -> int:
+    """How many of a boot's steps lie before a reading."""
+    regime = 0
+    for step in steps:
+        if boot_clock < step.after:
+            break
+        # Between the two ticks the reading itself tells on which side it was taken.
+        before, after = abs(offset - step.offset_before), abs(offset - step.offset_after)
+        if boot_clock <= step.until and before < after:
+            break
+        regime += 1
+    return regime
+
+
+def _right_regime(truth: Truth | None, steps: tuple[Step, ...], mark: int) -> tuple[int, int]:
+    """The regime whose wall clock is believed, and its error; -1 where none is."""
+    if truth is not None:
+        return _regime(steps, truth.boot_clock, truth.offset), truth.error
+    if not steps:
+        return 0, 0
+    last = steps[-1]
+    if last.until + last.offset_after >= mark:
+        return len(steps), 0
+    for count in range(len(steps) - 1, -1, -1):
+        if steps[count].after + steps[count].offset_before >= mark:
+            return count, 0
+    return -1, 0
+
+
+def _shift(steps: tuple[Step, ...], own: int, right: int) -> int:
+    """What the steps between two regimes add to the wall clock."""
+    between = steps[min(own, right) : max(own, right)]
+    change = sum(step.offset_after - step.offset_before for step in between)
+    return change if own <= right else -change
+
+
+def _plausible(knowledge: Knowledge, boot: int, wall: int, mark: int) -> bool:
+    """Whether a time can be right for all that is known of it."""
+    if wall < mark:
+        return False
+    if knowledge.placed_boot == boot and wall <= knowledge.placed:
+        # A clock that was unset a moment ago, and has ticked past the mark.
+        return False
+    return (
+        boot == knowledge.current
+        or knowledge.true_offset is None
+        or wall <= knowledge.mark + FUTURE
+    )
+
+
+def _with_boot(knowledge: Knowledge, boot: Boot) -> Knowledge:
+    return attrs.evolve(knowledge, boots=MappingProxyType({**knowledge.boots, boot.ordinal: boot}))

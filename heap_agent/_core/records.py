@@ -1,0 +1,238 @@
+"""
+The journal's bytes: how a part begins, how a record is framed, and how a
+reader finds its way through damage.
+
+    part   = header record*
+    header = "HEAPJRN1" length crc32 json     the json names boot, writer, salt
+    record = magic length crc32 payload
+    payload = kind flags wall boot-clock sequence body
+
+Three rules hold it together:
+
+1. The magic contains 0xFF 0xFE, which UTF-8 cannot, so that a reader who is
+   lost finds the next record and no property value can pretend to be one.
+2. The checksum is seeded with the part's random salt. A block that an older
+   file left on the disk, or one that a program wrote into a value, fails.
+3. The checksum covers the length by covering exactly that many bytes.
+
+This module must not know about files: it takes bytes and gives values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final
+from zlib import crc32
+
+import attrs
+
+PART_MAGIC: Final = b"HEAPJRN1"
+RECORD_MAGIC: Final = b"\xff\xfeHA"
+
+_PART: Final = Struct("<8sII")
+_FRAME: Final = Struct("<4sII")
+_PAYLOAD: Final = Struct("<BBqqQ")
+
+#: Bytes of a record that are not its body.
+OVERHEAD: Final = _FRAME.size + _PAYLOAD.size
+
+#: A record longer than this is not ours: an event has at most 786,432 bytes,
+#: and a state record at most a few event properties.
+LONGEST: Final = 1_048_576
+
+#: The timestamp was given by the caller: no clock repair may move it.
+GIVEN: Final = 1
+
+#: The timestamp has been settled already (a row that goes back into a journal).
+FROZEN: Final = 2
+
+pack_frame = _FRAME.pack
+pack_payload = _PAYLOAD.pack
+
+
+@attrs.frozen(slots=True)
+class PartHeader:
+    """
+    What the first bytes of a part say.
+
+    Attributes:
+        boot_id: The boot in which it was written.
+        writer: The journal's 64-bit id, 16 hex digits.
+        salt: 32 random bits that seed every checksum of this part.
+        first: The sequence number that the first record will have.
+        replaces: ``(part, offset)`` where the records of this part are a copy
+            of an earlier part's bytes from that offset on (its sync failed), else None.
+        size: Bytes of the header itself.
+    """
+
+    boot_id: str
+    writer: str
+    salt: int
+    first: int
+    replaces: tuple[int, int] | None = None
+    size: int = 0
+
+
+@attrs.frozen(slots=True)
+class Record:
+    """
+    One record as read back.
+
+    Attributes:
+        kind: A `Kind`, or a number that a newer version wrote.
+        flags: `GIVEN` and `FROZEN` bits.
+        wall: Wall clock, µs since 1970.
+        boot_clock: Clock that counts from boot and through suspend, µs.
+        sequence: Number of the record in its journal.
+        body: Meaning depends on the kind.
+        end: Offset of the byte after the record.
+    """
+
+    kind: int
+    flags: int
+    wall: int
+    boot_clock: int
+    sequence: int
+    body: bytes
+    end: int
+
+
+@attrs.frozen(slots=True)
+class Damage:
+    """
+    A stretch of bytes that is no record.
+
+    Attributes:
+        records: How many records it held, as far as sequence numbers tell; 0
+            for a fragment whose record was written again after it.
+        end: Offset of the byte after it.
+    """
+
+    records: int
+    end: int
+
+
+def pack_header(header: PartHeader) -> bytes:
+    """
+    The first bytes of a part.
+    """
+    text = json.dumps(
+        {
+            "boot": header.boot_id,
+            "writer": header.writer,
+            "salt": header.salt,
+            "first": header.first,
+            "replaces": header.replaces,
+        }
+    ).encode()
+    return _PART.pack(PART_MAGIC, len(text), crc32(text)) + text
+
+
+def unpack_header(data: bytes) -> PartHeader | None:
+    """
+    Read a part's first bytes; None if they are incomplete or damaged.
+    """
+    if len(data) < _PART.size:
+        return None
+    magic, length, checksum = _PART.unpack_from(data)
+    text = data[_PART.size : _PART.size + length]
+    if magic != PART_MAGIC or len(text) != length or crc32(text) != checksum:
+        return None
+    fields = json.loads(text)
+    replaces = fields["replaces"]
+    return PartHeader(
+        boot_id=fields["boot"],
+        writer=fields["writer"],
+        salt=fields["salt"],
+        first=fields["first"],
+        replaces=None if replaces is None else (replaces[0], replaces[1]),
+        size=_PART.size + length,
+    )
+
+
+def pack_record(
+    salt: int, kind: int, flags: int, wall: int, boot_clock: int, sequence: int, body: bytes
+) -> bytes:
+    """
+    Frame one record.
+    """
+    payload = pack_payload(kind, flags, wall, boot_clock, sequence) + body
+    return pack_frame(RECORD_MAGIC, len(payload), crc32(payload, salt)) + payload
+
+
+def _record_at(data: bytes, at: int, salt: int) -> tuple[Record | None, bool]:
+    """
+    The record at an offset, and whether more bytes could still complete it.
+    """
+    left = len(data) - at
+    if left < _FRAME.size:
+        return None, RECORD_MAGIC.startswith(data[at : at + 4])
+    magic, length, checksum = _FRAME.unpack_from(data, at)
+    if magic != RECORD_MAGIC or not _PAYLOAD.size <= length <= LONGEST:
+        return None, False
+    begin = at + _FRAME.size
+    end = begin + length
+    if end > len(data):
+        return None, True
+    payload = data[begin:end]
+    if crc32(payload, salt) != checksum:
+        return None, False
+    kind, flags, wall, boot_clock, sequence = _PAYLOAD.unpack_from(payload)
+    body = payload[_PAYLOAD.size :]
+    return Record(kind, flags, wall, boot_clock, sequence, body, end), False
+
+
+def _next_record(data: bytes, at: int, salt: int) -> Record | None:
+    """
+    The first whole record after a damaged place.
+    """
+    at = data.find(RECORD_MAGIC, at + 1)
+    while at >= 0:
+        record, _ = _record_at(data, at, salt)
+        if record is not None:
+            return record
+        at = data.find(RECORD_MAGIC, at + 1)
+    return None
+
+
+def read_records(
+    data: bytes, header: PartHeader, *, at: int, previous: int, complete: bool
+) -> Iterator[Record | Damage]:
+    """
+    Walk through a part's bytes.
+
+    Args:
+        data: Bytes of the part; ``data[0]`` has offset 0.
+        header: The part's header.
+        at: Where to begin; the end of the record read last, or ``header.size``.
+        previous: Sequence number of the record before `at`.
+        complete: True where nothing more will be appended (the part is sealed,
+            or its writer is dead). An incomplete tail is then damage; else it
+            is "not yet" and the walk ends before it.
+
+    Yields:
+        Records in order, and `Damage` where a stretch could not be read.
+    """
+    while at < len(data):
+        record, pending = _record_at(data, at, header.salt)
+        if record is None:
+            if pending and not complete:
+                # Unless a later record proves that this one never gets its rest.
+                later = _next_record(data, at, header.salt)
+                if later is None:
+                    return
+            else:
+                later = _next_record(data, at, header.salt)
+            if later is None:
+                if complete:
+                    yield Damage(1, len(data))
+                    return
+                # Damage with nothing behind it yet: wait for what follows.
+                return
+            begin = later.end - OVERHEAD - len(later.body)
+            yield Damage(max(0, later.sequence - previous - 1), begin)
+            record = later
+        yield record
+        previous, at = record.sequence, record.end

@@ -1,0 +1,259 @@
+"""
+Who, and which visit: the identity and session state machine.
+
+Theory of operation. A device serves one user at a time. The user is anonymous
+or identified; in both cases a random `user_id` stands for them. Heap joins an
+anonymous `user_id` to an identity once and for ever, so the rules are strict:
+
+- anonymous → identified keeps the `user_id` (that is the join);
+- identified → another identity takes a new `user_id`, because Heap would drop
+  a second identity for the old one;
+- a `user_id` is never used again after its user has gone.
+
+`TRANSITIONS` is the whole machine: (state, call) → what happens. A call that
+is not in the table does nothing. Two rules of this file: everything that
+decides about identity stands here, and nothing here knows where the answer is
+kept, what time it is, or where random bits come from.
+
+A visit (Heap: session) ends after a time without an event and begins with the
+next one. Calls that change the user, and a new `init`, replace a visit that is
+under way; without one under way the next event begins it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+import attrs
+
+from heap_agent._core import limits
+from heap_agent._core.repair import utf16_length
+from heap_agent.exceptions import InvalidCall
+
+# -- the machine ------------------------------------------------------------------
+
+
+class State(Enum):
+    """
+    What is known of the user.
+    """
+
+    ANONYMOUS = "anonymous"
+    IDENTIFIED = "identified"
+
+
+class Call(Enum):
+    """
+    What a program can say about its user.
+    """
+
+    IDENTIFY = "identify somebody"
+    IDENTIFY_SAME = "identify the same again"
+    IDENTIFY_REFUSED = "identify with a value that cannot be one"
+    RESET = "reset_identity"
+    NEW_VISITOR = "new_visitor"
+    INIT = "init again"
+
+
+@attrs.frozen(slots=True)
+class Effect:
+    """
+    What a call does.
+
+    Attributes:
+        new_user: A fresh `user_id` is taken.
+        take_identity: The identity given becomes the user's; else it is
+            forgotten if `new_user`, and kept if not.
+        new_session: A visit under way is replaced.
+    """
+
+    new_user: bool = False
+    take_identity: bool = False
+    new_session: bool = False
+
+
+NOTHING: Final = Effect()
+_FRESH: Final = Effect(new_user=True, new_session=True)
+
+TRANSITIONS: Final = {
+    (State.ANONYMOUS, Call.IDENTIFY): Effect(take_identity=True),
+    (State.IDENTIFIED, Call.IDENTIFY): Effect(new_user=True, take_identity=True, new_session=True),
+    (State.IDENTIFIED, Call.RESET): _FRESH,
+    (State.IDENTIFIED, Call.IDENTIFY_REFUSED): _FRESH,
+    (State.ANONYMOUS, Call.NEW_VISITOR): _FRESH,
+    (State.IDENTIFIED, Call.NEW_VISITOR): _FRESH,
+    (State.ANONYMOUS, Call.INIT): Effect(new_session=True),
+    (State.IDENTIFIED, Call.INIT): Effect(new_session=True),
+}
+
+
+@attrs.frozen(slots=True)
+class User:
+    """
+    The user of this device.
+
+    Attributes:
+        user_id: Decimal text of a 53-bit random integer.
+        identity: None while anonymous.
+    """
+
+    user_id: str
+    identity: str | None = None
+
+    @property
+    def state(self) -> State:
+        """Where the machine stands."""
+        return State.ANONYMOUS if self.identity is None else State.IDENTIFIED
+
+
+def effect_of(user: User, call: Call, identity: str | None = None) -> Effect:
+    """
+    Look the effect of a call up.
+    """
+    if call is Call.IDENTIFY and user.identity == identity:
+        call = Call.IDENTIFY_SAME
+    return TRANSITIONS.get((user.state, call), NOTHING)
+
+
+def next_user(user: User, effect: Effect, identity: str | None, fresh_id: str) -> User:
+    """
+    The user after a call.
+
+    Args:
+        user: The user before.
+        effect: From `effect_of`.
+        identity: The identity that was given, if any.
+        fresh_id: A new random id, used only where one is needed.
+    """
+    user_id = fresh_id if effect.new_user else user.user_id
+    if effect.take_identity:
+        return User(user_id, identity)
+    return User(user_id, None if effect.new_user else user.identity)
+
+
+def id_from(random_bits: int) -> str:
+    """
+    A user or session id from at least 53 random bits.
+    """
+    return str(random_bits & limits.SAFE_INTEGER)
+
+
+# -- what may be an identity --------------------------------------------------------
+
+#: Values that programs pass by mistake and that would merge all their users into
+#: one, compared trimmed and casefolded. The first three are named by Heap's
+#: reference, `guest`, `anonymous` and `unauthenticated` by its support; the rest
+#: is what languages print for "nothing" and what board makers leave in the
+#: fields for serial numbers.
+REFUSED: Final = frozenset(
+    {
+        "undefined",
+        "null",
+        "user",
+        "guest",
+        "anonymous",
+        "unauthenticated",
+        "anon",
+        "nil",
+        "none",
+        "nan",
+        "n/a",
+        "na",
+        "-",
+        "?",
+        "unknown",
+        "userid",
+        "user_id",
+        "identity",
+        "not logged in",
+        "logged_out",
+        "true",
+        "false",
+        "[object object]",
+        "{}",
+        "[]",
+        "00000000-0000-0000-0000-000000000000",
+        "00:00:00:00:00:00",
+        "localhost",
+        "raspberrypi",
+        "0123456789abcdef",
+        "to be filled by o.e.m.",
+        "default string",
+        "system serial number",
+    }
+)
+
+#: Possible, but often a mistake.
+DOUBTFUL: Final = frozenset({"test", "admin", "root", "default", "id"})
+
+_REPR: Final = re.compile(r"<[^<>]*\bat 0x[0-9a-f]+>", re.IGNORECASE)
+
+
+@attrs.frozen(slots=True)
+class Judged:
+    """
+    An identity after a look at it.
+
+    Attributes:
+        identity: The text to use; None where it is refused.
+        complaint: Why it is refused or doubtful; None where it is good.
+    """
+
+    identity: str | None
+    complaint: str | None = None
+
+
+def judge(value: object, refused: frozenset[str] = REFUSED) -> Judged:
+    """
+    Decide whether a value can be somebody's identity.
+
+    A refused one is never cut, repaired or sent: a merge at Heap cannot be undone.
+
+    Args:
+        value: What the program passed.
+        refused: Values to refuse, trimmed and casefolded.
+
+    Raises:
+        InvalidCall: Neither text, int nor None.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
+        raise InvalidCall(
+            f"identity must be a string of 1 to {limits.IDENTITY} characters (or an int), "
+            f"got {type(value).__name__}"
+        )
+    if value is None:
+        return Judged(None, "None is nobody's identity")
+    text = _as_text(value)
+    if text is None:
+        return Judged(None, "the number has too many digits")
+    folded = text.strip().casefold()
+    if not folded:
+        return Judged(None, "it is empty or blank")
+    if utf16_length(text) > limits.IDENTITY:
+        return Judged(None, f"it is longer than {limits.IDENTITY} UTF-16 units")
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        return Judged(None, "it contains half a surrogate pair, which UTF-8 cannot carry")
+    if folded in refused:
+        return Judged(None, "many users would share this value")
+    if _REPR.search(text):
+        return Judged(None, "it is the printed form of an object, not a name")
+    return Judged(text, _doubt(text, folded))
+
+
+def _as_text(value: str | int) -> str | None:
+    if isinstance(value, str):
+        return str.__str__(value)
+    # Python refuses to print an int of more than 4,300 digits.
+    return None if value.bit_length() > 4 * limits.IDENTITY else int.__repr__(value)
+
+
+def _doubt(text: str, folded: str) -> str | None:
+    if folded in DOUBTFUL or len(text) <= 2:
+        return "it may not be unique"
+    if text != text.strip():
+        return "it begins or ends with a space"
+    if "@" in text and text != text.lower():
+        return "identities are case-sensitive: lower-case an e-mail address to keep one user one"
+    return None

@@ -1,0 +1,391 @@
+"""
+The hot path: validate one event, encode it to the bytes that Heap will get;
+and join stored bytes to a request.
+
+An event's bytes begin with two members of fixed width, so that a repaired
+timestamp is a slice replacement and never a re-encode:
+
+    {"timestamp":"2026-01-01T00:00:00.000+00:00","idempotency_key":"<16 hex>-<12 hex>",
+     "user_id":"…","session_id":"…","event":"…","properties":{…}}
+
+The fast path here accepts only what needs no thought: exact built-in types,
+short text, finite numbers. Everything else goes to `repair`, which knows the
+table of faults. This module must not know clocks, files or who is logged in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+import attrs
+
+from heap_agent._core import limits, repair
+from heap_agent._core.encoder import dumps, dumps_text, loads
+from heap_agent._core.events import Actor, Fault, Kind, Scalar
+from heap_agent.exceptions import InvalidCall
+
+# -- fixed places ----------------------------------------------------------------
+
+_OPEN: Final = b'{"timestamp":"'
+_KEY: Final = b'","idempotency_key":"'
+
+#: Bytes of an ISO-8601 timestamp with milliseconds and offset.
+STAMP_BYTES: Final = 29
+STAMP_AT: Final = len(_OPEN)
+
+#: Bytes of an idempotency key: 64 random bits, a dash, 48 bits of sequence.
+KEY_BYTES: Final = 29
+KEY_AT: Final = STAMP_AT + STAMP_BYTES + len(_KEY)
+
+_NAME: Final = b',"event":'
+_PROPERTIES: Final = b',"properties":'
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+#: 9999-12-31T23:59:59.999, the last moment with four digits for the year.
+_LATEST: Final = 253_402_300_799_999_000
+
+#: Text of at most this many code points has at most 1023 UTF-16 units.
+_SURELY_SHORT: Final = limits.EVENT_VALUE // 2
+
+#: Names and keys met so far are remembered up to this many of each.
+_REMEMBERED: Final = 4_096
+
+#: Room for the members in front of the properties.
+_EVENT_HEAD: Final = 4_096
+
+
+def stamp(wall: int) -> bytes:
+    """
+    Write a wall time as Heap takes it.
+
+    Args:
+        wall: µs since 1970; held to years 1970 to 9999.
+
+    Returns:
+        29 bytes, such as ``2026-01-01T00:00:00.000+00:00``.
+    """
+    moment = _EPOCH + timedelta(microseconds=min(max(wall, 0), _LATEST))
+    return moment.isoformat(timespec="milliseconds").encode()
+
+
+class Stamper:
+    """
+    `stamp`, remembering the second: of 1,000 events in a second, one formats a date.
+    """
+
+    __slots__ = ("_known",)
+
+    _MILLISECONDS: Final = tuple(b"%03d+00:00" % number for number in range(1000))
+
+    def __init__(self) -> None:
+        self._known = (-1, b"")
+
+    def __call__(self, wall: int) -> bytes:
+        second, rest = divmod(wall, 1_000_000)
+        known, text = self._known
+        if second != known:
+            if not 0 <= wall <= _LATEST:
+                return stamp(wall)
+            text = stamp(wall)[:20]
+            self._known = (second, text)
+        return text + self._MILLISECONDS[rest // 1000]
+
+
+# -- what every event of a moment shares -------------------------------------------
+
+
+@attrs.frozen(slots=True)
+class Ambient:
+    """
+    Properties that stand on every event, encoded once.
+
+    Attributes:
+        properties: Valid properties.
+        keys: Their keys.
+        members: Their JSON without the opening brace: ``"a":1}``, or ``}``.
+    """
+
+    properties: Mapping[str, Scalar]
+    keys: frozenset[str]
+    members: bytes
+
+    @classmethod
+    def of(cls, properties: Mapping[str, Scalar]) -> Ambient:
+        """
+        Encode valid properties.
+        """
+        return cls(dict(properties), frozenset(properties), dumps(properties)[1:])
+
+
+NOTHING: Final = Ambient.of({})
+
+
+def actor_line(actor: Actor) -> bytes:
+    """
+    The first line of a record's body: on whose behalf it was recorded.
+    """
+    identity = b"null" if actor.identity is None else dumps_text(actor.identity)
+    return b'["%b","%b",%b]\n' % (actor.app_id.encode(), actor.user_id.encode(), identity)
+
+
+def read_actor(line: bytes) -> Actor:
+    """
+    The inverse of `actor_line`.
+
+    Raises:
+        ValueError: The line is not one.
+    """
+    fields = loads(line)
+    if not isinstance(fields, list) or len(fields) != 3:
+        raise ValueError("not an actor line")
+    return Actor(*fields)
+
+
+def who(actor: Actor, session_id: str) -> bytes:
+    """
+    The members that say who did it and in which visit. Never both ids: Heap
+    refuses an event that has `identity` and `user_id`.
+    """
+    if actor.identity is None:
+        name = b'"user_id":"%b"' % actor.user_id.encode()
+    else:
+        name = b'"identity":%b' % dumps_text(actor.identity)
+    return b'",%b,"session_id":"%b"' % (name, session_id.encode())
+
+
+def opening(line: bytes) -> bytes:
+    """
+    What stands before the timestamp in the record of an event.
+    """
+    return line + _OPEN
+
+
+#: What stands between the timestamp and the idempotency key.
+BEFORE_KEY: Final = _KEY
+
+
+# -- one event ------------------------------------------------------------------
+
+
+@attrs.frozen(slots=True)
+class Tail:
+    """
+    The slow path's answer.
+
+    Attributes:
+        data: `,"event":…}`; None where the event is refused.
+        name: The name as it will be sent, for the log.
+        faults: What was wrong.
+    """
+
+    data: bytes | None
+    name: str
+    faults: tuple[Fault, ...]
+
+
+class Wire:
+    """
+    Validates and encodes. Keeps small memories of names and keys that were
+    found good; safe to share between threads.
+    """
+
+    __slots__ = ("_keys", "_names")
+
+    def __init__(self) -> None:
+        self._names: dict[str, bytes] = {}
+        self._keys: set[str] = set()
+
+    def tail(self, event: object, properties: object, ambient: Ambient) -> bytes | None:
+        """
+        Encode an event that needs no thought.
+
+        Returns:
+            ``,"event":…,"properties":{…}}``, or None where `mended` has to look.
+        """
+        if type(event) is not str:
+            return None
+        name = self._names.get(event)
+        if name is None:
+            name = self._learn_name(event)
+            if name is None:
+                return None
+        if properties is None:
+            return b"%b{%b}" % (name, ambient.members)
+        if type(properties) is not dict:
+            return None
+        # A copy, because another thread may change the caller's dict between
+        # the check of a value and its encoding.
+        own = properties.copy()
+        known = self._keys
+        for key, value in own.items():
+            kind = type(value)
+            if kind is str:
+                if len(value) > _SURELY_SHORT and (
+                    len(value) > limits.EVENT_VALUE or not value.isascii()
+                ):
+                    return None
+            elif kind is float:
+                # NaN and the infinities are the floats that fail this.
+                if value - value != 0.0:
+                    return None
+            elif kind is int:
+                if not -limits.SAFE_INTEGER <= value <= limits.SAFE_INTEGER:
+                    return None
+            elif kind is bool:
+                # The key exists: the size of the dict stays, the walk goes on.
+                own[key] = "true" if value else "false"
+            else:
+                return None
+            if key not in known and not self._learn_key(key):
+                return None
+        try:
+            if not ambient.keys:
+                encoded = dumps(own)
+            elif not own:
+                encoded = b"{" + ambient.members
+            elif ambient.keys.isdisjoint(own):
+                encoded = dumps(own)[:-1] + b"," + ambient.members
+            else:
+                encoded = dumps({**ambient.properties, **own})
+        except (TypeError, ValueError):
+            return None
+        if len(encoded) > limits.EVENT_BYTES - _EVENT_HEAD:
+            return None
+        return b"%b%b}" % (name, encoded)
+
+    def mended(self, event: object, properties: object, ambient: Ambient) -> Tail:
+        """
+        Encode an event that `tail` did not take, repairing what is at fault.
+
+        Raises:
+            InvalidCall: The name is not text, or the properties are no mapping.
+        """
+        if not isinstance(event, str):
+            raise InvalidCall(
+                f"event must be a string of 1 to {limits.EVENT_NAME} characters, "
+                f"got {_shown_type(event)}"
+            )
+        check_mapping(properties, "properties", optional=True)
+        name, faults = repair.repair_name(event)
+        if not name:
+            return Tail(None, "", faults)
+        own: Mapping[str, Scalar] = {}
+        if properties is not None:
+            assert isinstance(properties, Mapping)
+            repaired = repair.repair_properties(properties, limit=limits.EVENT_VALUE)
+            own = repaired.properties
+            faults += repaired.faults
+        merged = {**ambient.properties, **own}
+        fitted, more = repair.fit_event(
+            merged, lambda some: len(dumps(some)), limits.EVENT_BYTES - _EVENT_HEAD
+        )
+        return Tail(_name_member(name) + dumps(fitted) + b"}", name, faults + more)
+
+    def _learn_name(self, event: str) -> bytes | None:
+        if not event or event.isspace() or len(event) > limits.EVENT_NAME // 2:
+            clean, faults = repair.repair_name(event)
+            if faults or clean != event:
+                return None
+        try:
+            name = _name_member(event)
+        except (TypeError, ValueError):
+            return None
+        if len(self._names) >= _REMEMBERED:
+            self._names.clear()
+        self._names[event] = name
+        return name
+
+    def _learn_key(self, key: object) -> bool:
+        if type(key) is not str or not key or key.isspace():
+            return False
+        if len(key) > limits.PROPERTY_KEY // 2:
+            return False
+        if len(self._keys) >= _REMEMBERED:
+            self._keys.clear()
+        self._keys.add(key)
+        return True
+
+
+def _name_member(name: str) -> bytes:
+    return _NAME + dumps_text(name) + _PROPERTIES
+
+
+def _shown_type(value: object) -> str:
+    return "None" if value is None else f"{type(value).__name__}"
+
+
+def check_mapping(value: object, argument: str, *, optional: bool = False) -> None:
+    """
+    Raise `InvalidCall` unless the value is a mapping (or None where that is allowed).
+    """
+    if isinstance(value, Mapping) or (optional and value is None):
+        return
+    raise InvalidCall(
+        f"{argument} must be a mapping of names to strings and numbers, got {_shown_type(value)}"
+    )
+
+
+# -- stored bytes ------------------------------------------------------------------
+
+
+def restamp(body: bytes, wall: int) -> bytes:
+    """
+    The same event at another time.
+    """
+    return body[:STAMP_AT] + stamp(wall) + body[STAMP_AT + STAMP_BYTES :]
+
+
+def event_name(body: bytes) -> str:
+    """
+    An event's name as an opaque token: its JSON text, escapes left as they are.
+    """
+    begin = body.index(_NAME) + len(_NAME)
+    return body[begin : body.index(_PROPERTIES, begin)].decode("utf-8", "replace")
+
+
+def identify_body(actor: Actor, wall: int) -> bytes:
+    """
+    The stored form of an identify request; its first member has fixed width too.
+    """
+    assert actor.identity is not None
+    return b'%b%b","user_id":"%b","identity":%b}' % (
+        _OPEN,
+        stamp(wall),
+        actor.user_id.encode(),
+        dumps_text(actor.identity),
+    )
+
+
+def user_body(identity: str, properties: Mapping[str, Scalar]) -> bytes:
+    """
+    The stored form of one user's properties.
+    """
+    return b'{"identity":%b,"properties":%b}' % (dumps_text(identity), dumps(properties))
+
+
+_BULK: Final = {Kind.EVENT: b'","events":[', Kind.USER_PROPERTIES: b'","users":['}
+
+PATHS: Final = {
+    Kind.EVENT: limits.TRACK_PATH,
+    Kind.IDENTIFY: limits.IDENTIFY_PATH,
+    Kind.USER_PROPERTIES: limits.USER_PROPERTIES_PATH,
+}
+
+
+def join_batch(kind: Kind, app_id: str, bodies: Iterable[bytes]) -> bytes:
+    """
+    A request's body from stored bytes; nothing is decoded.
+
+    Args:
+        kind: What the bodies are. IDENTIFY has no bulk form: exactly one body.
+        app_id: Digits.
+        bodies: Stored JSON objects.
+    """
+    head = b'{"app_id":"' + app_id.encode()
+    if kind is Kind.IDENTIFY:
+        (body,) = bodies
+        return head + b'",' + body[1:]
+    return b"%b%b%b]}" % (head, _BULK[kind], b",".join(bodies))

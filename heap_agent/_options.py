@@ -1,0 +1,320 @@
+"""
+What an option may be: checks, the meaning of text, and how a value is shown.
+
+This module must not know which options there are, nor where values come from.
+A check takes anything, and returns the value in its one form or raises
+ValueError with what is allowed; a name beginning with ``as_`` makes an object
+for a check out of the environment's text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+
+from heap_agent._core import limits
+from heap_agent._core.events import Scalar
+from heap_agent.exceptions import InvalidCall
+
+#: Longest duration. Windows takes no wait beyond 49 days; None means for ever
+#: where that is allowed.
+DURATION_MAXIMUM: Final = 30 * 86_400.0
+
+# -- what a value may be: each takes anything, and returns it or says what is allowed --
+
+
+def check_app_id(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value.strip(), re.ASCII):
+        return value.strip()
+    raise ValueError("the id of an environment at Heap, a number such as 11")
+
+
+def check_name(value: object) -> str:
+    # It becomes the name of a directory, on Windows too.
+    if isinstance(value, str) and re.fullmatch(r"\w([\w .-]{0,62}\w)?", value):
+        return value
+    raise ValueError("1 to 64 letters, digits, spaces, '.', '_' and '-', no sign at either end")
+
+
+def check_text(value: object) -> str:
+    if isinstance(value, str) and value.strip() and "\0" not in value:
+        return value.strip()
+    raise ValueError("text that is not blank")
+
+
+def check_path(value: object) -> Path:
+    if isinstance(value, (str, os.PathLike)) and not isinstance(value, bytes):
+        text = os.fspath(value)
+        if isinstance(text, str) and text.strip() and "\0" not in text:
+            return Path(text)
+    raise ValueError("a path")
+
+
+def check_flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("true or false")
+
+
+def check_region(value: object) -> str:
+    if isinstance(value, str) and value.strip().lower() in limits.HOSTS:
+        return value.strip().lower()
+    raise ValueError(" or ".join(f'"{name}"' for name in limits.HOSTS))
+
+
+def _seconds(minimum: float, *, exclusive: bool = True) -> Callable[[object], float]:
+    bound = "more than" if exclusive else "at least"
+
+    def check(value: object) -> float:
+        if isinstance(value, timedelta):
+            value = value.total_seconds()
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            enough = value > minimum if exclusive else value >= minimum
+            if enough and value <= DURATION_MAXIMUM:
+                return float(value)
+        raise ValueError(
+            f"{bound} {minimum:g} and at most {DURATION_MAXIMUM:.0f} seconds, "
+            "as a number or a timedelta"
+        )
+
+    return check
+
+
+def _whole(minimum: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+            return value
+        raise ValueError(f"a whole number of at least {minimum}")
+
+    return check
+
+
+def _or_none(check: Callable[[object], object]) -> Callable[[object], object]:
+    def allow_none(value: object) -> object:
+        if value is None:
+            return None
+        try:
+            return check(value)
+        except ValueError as exc:
+            raise ValueError(f"{exc}, or none") from None
+
+    return allow_none
+
+
+def _split(url: object) -> SplitResult:
+    if not isinstance(url, str) or re.search(r"[\s\0]", url.strip()):
+        raise ValueError("not a URL")
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("not an HTTP URL")
+    return parts
+
+
+def check_endpoint(value: object) -> str:
+    try:
+        parts = _split(value)
+    except ValueError:
+        parts = None
+    if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(
+            "a URL such as https://collector.example:8443, without user, query and fragment"
+        )
+    return parts.geturl().rstrip("/")
+
+
+def check_proxy(value: object) -> str:
+    try:
+        return _split(value).geturl().rstrip("/")
+    except ValueError:
+        raise ValueError("a URL such as http://user:password@proxy.example:3128") from None
+
+
+def check_mapping(value: object) -> Mapping[str, Scalar]:
+    if isinstance(value, Mapping):
+        good = all(
+            isinstance(key, str)
+            and key
+            and (isinstance(item, (str, int)) or isinstance(item, float) and math.isfinite(item))
+            for key, item in value.items()
+        )
+        if good:
+            return MappingProxyType(dict(value))
+    raise ValueError("a mapping of names to texts, numbers, true and false")
+
+
+def check_texts(value: object) -> frozenset[str]:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        if all(isinstance(item, str) for item in value):
+            return frozenset(value)
+    raise ValueError("a list of texts")
+
+
+# -- what the environment's text means -----------------------------------------
+
+_WORDS: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+def _as_is(text: str) -> object:
+    return text
+
+
+def _as_number(text: str) -> object:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _as_flag(text: str) -> object:
+    return _WORDS.get(text.strip().lower(), text)
+
+
+def as_refusal(text: str) -> object:
+    # A person who sets DO_NOT_TRACK to anything but "no" does not want it.
+    return _WORDS.get(text.strip().lower(), True)
+
+
+def as_mapping(text: str) -> object:
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not all(separator for _, separator, _ in pairs):
+        return text
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def as_texts(text: str) -> object:
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return [part.strip() for part in text.split(",")]
+
+
+# -- the options ---------------------------------------------------------------
+
+
+@attrs.frozen(slots=True)
+class Option:
+    """
+    What is known of an option besides its value; each field's metadata has one.
+
+    Attributes:
+        help: One sentence.
+        unit: Of the number; "" where there is none.
+        check: Takes anything, returns the value or raises ValueError with what
+            is allowed.
+        parse: Makes an object for `check` out of the environment's text.
+        optional: Whether None is a value.
+        secret: Whether it may hold a password, as URLs do.
+        environment: Name of the environment variable.
+    """
+
+    help: str
+    unit: str
+    check: Callable[[object], object]
+    parse: Callable[[str], object]
+    optional: bool
+    secret: bool
+    environment: str
+
+    def read(self, text: str) -> object:
+        """The object that a text stands for, where there is only text."""
+        if self.optional and text.strip().lower() == "none":
+            return None
+        return self.parse(text)
+
+    def show(self, value: object) -> str:
+        """A value for people: as they would write it, without its password."""
+        if value is None:
+            return "none"
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, Mapping):
+            return json.dumps(dict(value), ensure_ascii=False, default=repr)
+        if isinstance(value, frozenset):
+            return json.dumps(sorted(value), ensure_ascii=False)
+        if isinstance(value, float):
+            return f"{value:g}"
+        return mask(str(value)) if self.secret else str(value)
+
+    def refusal(self, value: object, allowed: object) -> str:
+        """What came, and what is allowed."""
+        came = mask(repr(value)) if self.secret else repr(value)
+        return f"{came[:80]} came, allowed is {allowed}."
+
+
+def mask(url: str) -> str:
+    """
+    Hide the user and the password in a URL, a malformed one too.
+    """
+    return re.sub(r"^(\W?\w+://)?.*@", r"\1***@", url, flags=re.DOTALL)
+
+
+def convert(value: object, field: attrs.Attribute[Any]) -> object:
+    known: Option = field.metadata["option"]
+    try:
+        return known.check(value)
+    except ValueError as exc:
+        raise InvalidCall(f"{field.name}: {known.refusal(value, exc)}") from None
+
+
+def option(
+    default: object,
+    check: Callable[[object], object],
+    help: str,
+    *,
+    unit: str = "",
+    parse: Callable[[str], object] = _as_is,
+    optional: bool = False,
+    secret: bool = False,
+    environment: str = "",
+) -> Any:
+    optional = optional or default is None
+    allowed = _or_none(check) if optional else check
+    known = Option(help, unit, allowed, parse, optional, secret, environment)
+    return attrs.field(
+        default=default,
+        converter=attrs.Converter(convert, takes_field=True),
+        metadata={"option": known},
+        repr=(lambda value: value and repr(mask(value)) or "None") if secret else True,
+    )
+
+
+def duration(default: float, help: str, *, optional: bool = False, **bound: Any) -> Any:
+    check = _seconds(bound.pop("minimum", 0.0), **bound)
+    return option(default, check, help, unit="s", parse=_as_number, optional=optional)
+
+
+def count(
+    default: int, help: str, *, minimum: int = 1, unit: str = "", optional: bool = False
+) -> Any:
+    check = _whole(minimum)
+    return option(default, check, help, unit=unit, parse=_as_number, optional=optional)
+
+
+def switch(default: bool | None, help: str) -> Any:
+    return option(default, check_flag, help, parse=_as_flag)

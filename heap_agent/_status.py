@@ -1,0 +1,172 @@
+"""
+`status()`: how things stand, as one frozen value.
+
+This module must not change anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any
+
+import attrs
+
+from heap_agent._config import Config
+from heap_agent._store.event_queue import DELIVERED, DROPPED, RECORDED
+from heap_agent._store.store import Store
+from heap_agent._upload.drain import MEMO, REPORT, Drain
+
+_REPAIRED = "repaired."
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Status:
+    """
+    How things stand. For events, always:
+
+        recorded = queued + delivered + dead + dropped
+
+    Attributes:
+        recorded: Events that were ever recorded in this directory.
+        queued: Events that wait for delivery.
+        delivered: Events that Heap has accepted.
+        dead: Events that Heap refused for good (dead letters).
+        dropped: Events that were lost, counted by reason in `dropped_by`:
+            ``full`` (no room), ``purged`` (opt-out), ``discarded`` (by hand),
+            ``damaged`` (the disk), ``unwritten`` (memory lost at exit).
+        refused: Calls that recorded nothing: empty names, impossible identities.
+        repaired: Values that were mended, counted by kind in `repaired_by`.
+        storage: "disk", or "memory" while the disk refuses: what is recorded
+            then does not survive a kill.
+        bytes: Size of the state directory.
+        oldest_age: Seconds since the oldest queued event by the device's clock;
+            None where none is queued.
+        last_delivery: When Heap last accepted something; None if never.
+        last_error: Why the last attempt failed, or None.
+        next_attempt: Seconds until delivery goes on after a wait; None where it
+            does not wait.
+        drain_eta: Seconds that the queue takes at the budgets' pace; None where
+            nothing is queued.
+        app_id: Where events go.
+        directory: The state directory as text, or None.
+        delivers_here: Whether this process delivers from the directory.
+        opted_out: Whether consent was withdrawn.
+        paused: Whether delivery was paused by hand.
+        problems: Values of the environment or config file that were passed
+            over, and a directory that could not be used.
+    """
+
+    recorded: int
+    queued: int
+    delivered: int
+    dead: int
+    dropped: int
+    dropped_by: Mapping[str, int]
+    refused: int
+    repaired: int
+    repaired_by: Mapping[str, int]
+    storage: str
+    bytes: int
+    oldest_age: float | None
+    last_delivery: datetime | None
+    last_error: str | None
+    next_attempt: float | None
+    drain_eta: float | None
+    app_id: str | None
+    directory: str | None
+    delivers_here: bool
+    opted_out: bool
+    paused: bool
+    problems: tuple[str, ...]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the equation holds; it always does."""
+        return self.recorded == self.queued + self.delivered + self.dead + self.dropped
+
+    def as_dict(self) -> dict[str, Any]:
+        """
+        For JSON: times as ISO-8601 text, everything else as it is.
+        """
+        found = attrs.asdict(self)
+        found["dropped_by"], found["repaired_by"] = dict(self.dropped_by), dict(self.repaired_by)
+        found["problems"] = list(self.problems)
+        if self.last_delivery is not None:
+            found["last_delivery"] = self.last_delivery.isoformat()
+        return found
+
+
+def read_status(
+    store: Store,
+    drain: Drain,
+    config: Config,
+    *,
+    problems: tuple[str, ...],
+    opted_out: bool,
+    paused: bool,
+) -> Status:
+    """
+    Look at the store and the sender.
+    """
+    books = store.books()
+    counts = books.counts
+    report = _memo(books.memo, REPORT)
+    owner = store.ledger is not None or store.memory is not None
+    last_delivery = (drain.last_delivery if owner else None) or report.get("last_delivery")
+    wait = drain.next_attempt if owner else _longest_wait(_memo(books.memo, MEMO))
+    dropped_by = _by(counts, DROPPED)
+    repaired_by = _by(counts, _REPAIRED)
+    age = None if books.oldest is None else max(0.0, (store.now()[0] - books.oldest) / 1e6)
+    return Status(
+        recorded=counts[RECORDED],
+        queued=books.queued,
+        delivered=counts[DELIVERED],
+        dead=books.dead,
+        dropped=sum(dropped_by.values()),
+        dropped_by=dropped_by,
+        refused=counts["refused"] + counts["refused_identities"],
+        repaired=sum(repaired_by.values()),
+        repaired_by=repaired_by,
+        storage=store.storage,
+        bytes=books.bytes,
+        oldest_age=age,
+        last_delivery=None if last_delivery is None else _moment(last_delivery),
+        last_error=drain.last_error if owner else report.get("last_error"),
+        next_attempt=wait or None,
+        drain_eta=drain.seconds_to_drain(books.backlog) if books.backlog else None,
+        app_id=config.app_id,
+        directory=None if store.directory is None else str(store.directory),
+        delivers_here=store.ledger is not None,
+        opted_out=opted_out,
+        paused=paused,
+        problems=problems,
+    )
+
+
+def _by(counts: Mapping[str, int], prefix: str) -> dict[str, int]:
+    return {
+        name[len(prefix) :]: number
+        for name, number in sorted(counts.items())
+        if name.startswith(prefix) and number
+    }
+
+
+def _memo(memo: Mapping[str, str], name: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        found = json.loads(memo.get(name, "{}"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _longest_wait(delivery: Mapping[str, Any]) -> float:
+    network = delivery.get("network")
+    wait = network.get("wait") if isinstance(network, dict) else None
+    return float(wait) if isinstance(wait, (int, float)) else 0.0
+
+
+def _moment(wall: int) -> datetime:
+    return datetime.fromtimestamp(wall / 1e6, timezone.utc)

@@ -1,0 +1,488 @@
+"""
+From the journals into the database, exactly once.
+
+A batch of records, everything they change, the books and the positions up to
+which they were read are one transaction; only after its commit are finished
+parts unlinked, and only after the directory has been synced are their positions
+forgotten. Whatever a crash cuts off is either wholly done or done again.
+
+This module must not know the network, nor who is logged in in this process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from heap_agent._core.encoder import loads
+from heap_agent._core.events import Actor, Kind
+from heap_agent._core.records import FROZEN, GIVEN, PartHeader, Record, unpack_header
+from heap_agent._core.state import CONSENT, Moment, State
+from heap_agent._core.wire import read_actor
+from heap_agent._store import journal as journals
+from heap_agent._store import system
+from heap_agent._store.database import Database
+from heap_agent._store.event_queue import DROPPED, RECORDED, Entry, EventQueue
+from heap_agent._store.journal import PartFile
+from heap_agent._store.owner import HeldLock, try_lock
+from heap_agent._store.properties import Properties, load_state
+from heap_agent._store.timeline import Timeline
+
+#: Records in one transaction, so that a long backlog is no long transaction.
+BATCH: Final = 4_000
+
+
+@attrs.frozen(slots=True)
+class Request:
+    """
+    Something that only the owner can do.
+
+    Attributes:
+        id: Its name, for the answer.
+        what: Which request.
+        arguments: Whatever it needs.
+    """
+
+    id: str
+    what: str
+    arguments: Mapping[str, Any]
+
+
+@attrs.define(slots=True)
+class Absorbed:
+    """
+    What one call has done.
+
+    Attributes:
+        records: How many were read.
+        state_changed: A facet is different now.
+        requests: To be carried out now that the commit is there.
+        purged: Everything recorded before was deleted.
+        damaged: Records that could not be read.
+        more: A batch was full: call again.
+    """
+
+    records: int = 0
+    state_changed: bool = False
+    requests: list[Request] = attrs.field(factory=list)
+    purged: bool = False
+    damaged: int = 0
+    more: bool = False
+
+
+@attrs.define(slots=True)
+class _Source:
+    """One journal as found: its parts, and whether its writer is gone."""
+
+    id: str
+    parts: list[PartFile]
+    dead: HeldLock | None
+    orphan: bool
+
+    @property
+    def complete(self) -> bool:
+        return self.orphan or self.dead is not None
+
+
+class Absorber:
+    """
+    Moves records. Only the owner has one; one thread at a time may call it.
+
+    Args:
+        directory: Where the journals are; None where there are none.
+        own: Id of this process's journal, never adopted here.
+        database, queue, properties, timeline: Where to.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        own: Callable[[], str],
+        database: Database,
+        queue: EventQueue,
+        properties: Properties,
+        timeline: Timeline,
+    ) -> None:
+        self._directory = directory if directory is not None else Path()
+        self._own = own
+        self._database = database
+        self.queue = queue
+        self.properties = properties
+        self.timeline = timeline
+        self.state: State = load_state(database)
+        self._actors: dict[bytes, Actor] = {}
+        self._forget: list[tuple[str, int]] = []
+        self._current: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<Absorber [{len(self.state.facets)} facets]>"
+
+    def absorb(self, *, freeze: bool) -> Absorbed:
+        """
+        Read one batch.
+
+        Args:
+            freeze: Deliveries succeed: settle the rows' time in the same commit.
+
+        Raises:
+            DatabaseTrouble: The batch was not taken; nothing is lost.
+        """
+        done = Absorbed()
+        sources = list(self._sources())
+        finished: list[PartFile] = []
+        try:
+            self._transact(sources, done, finished, freeze)
+        except BaseException:
+            self.state = load_state(self._database)
+            for source in sources:
+                if source.dead is not None:
+                    source.dead.release()
+            raise
+        self._tidy(sources, finished)
+        return done
+
+    def take(self, records: Iterable[Record], header: PartHeader, *, freeze: bool) -> None:
+        """
+        Take records in that never were in a file.
+        """
+        try:
+            with self._database.transact():
+                batch = _Batch(self, freeze)
+                boot = self.timeline.ordinal(header.boot_id)
+                for record in records:
+                    batch.take(record, header, boot)
+                batch.finish()
+        except BaseException:
+            self.state = load_state(self._database)
+            raise
+
+    def pending_bytes(self) -> int:
+        """
+        About how much has been written and not yet been read.
+        """
+        positions = self._positions()
+        total = 0
+        for parts in journals.find_parts(self._directory).values():
+            for part in parts:
+                with suppress(OSError):
+                    size = part.path.stat().st_size
+                    total += max(0, size - positions.get((part.journal, part.number), 0))
+        return total
+
+    # -- one transaction --
+
+    def _transact(
+        self, sources: list[_Source], done: Absorbed, finished: list[PartFile], freeze: bool
+    ) -> None:
+        if not any(source.parts for source in sources) and not self._forget:
+            return
+        with self._database.transact() as execute:
+            for place in self._forget:
+                execute("DELETE FROM position WHERE journal = ? AND part = ?", place)
+            batch = _Batch(self, freeze)
+            positions = self._positions()
+            for source in sources:
+                for part, until in _with_ends(source.parts, positions):
+                    if done.records >= BATCH:
+                        done.more = True
+                        break
+                    complete = source.complete or part.number < source.parts[-1].number
+                    self._read(part, until, complete, positions, batch, done, finished)
+            batch.finish()
+            done.state_changed = bool(batch.changed)
+            done.requests = batch.requests
+            done.purged = batch.purged
+            if done.records or done.damaged:
+                self.timeline.forget()
+                self.timeline.save()
+        self._forget = []
+
+    def _read(
+        self,
+        part: PartFile,
+        until: int,
+        complete: bool,
+        positions: dict[tuple[str, int], int],
+        batch: _Batch,
+        done: Absorbed,
+        finished: list[PartFile],
+    ) -> None:
+        place = (part.journal, part.number)
+        position = positions.get(place, 0)
+        while True:
+            chunk = journals.read_part(part.path, position, complete=complete, until=until)
+            if chunk is None:
+                return
+            if chunk.damaged:
+                batch.counts[RECORDED] += chunk.damaged
+                batch.counts[DROPPED + "damaged"] += chunk.damaged
+                done.damaged += chunk.damaged
+            if chunk.header is not None:
+                boot = self.timeline.ordinal(chunk.header.boot_id)
+                for record in chunk.records:
+                    batch.take(record, chunk.header, boot)
+            done.records += len(chunk.records)
+            moved = chunk.end > position
+            position = chunk.end
+            if chunk.finished:
+                finished.append(part)
+            if chunk.finished or not moved or done.records >= BATCH:
+                break
+        if not chunk.finished and done.records >= BATCH:
+            done.more = True
+        if position != positions.get(place, 0) or chunk.finished:
+            positions[place] = position
+            with self._database.transact() as execute:
+                execute("REPLACE INTO position VALUES (?, ?, ?)", (*place, position))
+
+    # -- files --
+
+    def _sources(self) -> Iterator[_Source]:
+        """
+        Journals, oldest first; those whose writer is dead are held locked.
+        """
+        found = journals.find_parts(self._directory)
+        locks = set(journals.find_locks(self._directory))
+        own = self._own()
+        for id in sorted(locks - set(found)):
+            # A journal without parts: its writer has just begun, or has gone.
+            if id != own and (held := self._try(id)) is not None:
+                if journals.find_parts(self._directory).get(id):
+                    held.release()
+                else:
+                    held.release(unlink=True)
+        sources = []
+        for id, parts in found.items():
+            if id == own:
+                sources.append(_Source(id, parts, None, False))
+            elif id in locks:
+                sources.append(_Source(id, parts, self._try(id), False))
+            else:
+                # The lock file exists before the first part and goes after the last.
+                orphan = not journals.lock_path(self._directory, id).exists()
+                sources.append(_Source(id, parts, None, orphan))
+        for source in sources:
+            # Listed again under the lock: its writer may have added one meanwhile.
+            if source.complete:
+                source.parts = journals.find_parts(self._directory).get(source.id, [])
+        # The newest last, so that its state is not mistaken for the older.
+        sources.sort(key=self._age)
+        return iter(sources)
+
+    def _try(self, id: str) -> HeldLock | None:
+        try:
+            return try_lock(journals.lock_path(self._directory, id))
+        except OSError:
+            return None
+
+    def _age(self, source: _Source) -> tuple[int, float]:
+        for part in source.parts:
+            with suppress(OSError):
+                header = read_header(part.path)
+                if header is not None:
+                    return self.timeline.ordinal(header.boot_id), part.path.stat().st_mtime
+        return (0, 0.0)
+
+    def _tidy(self, sources: list[_Source], finished: list[PartFile]) -> None:
+        """
+        After the commit: unlink what is finished, sync the directory, forget.
+        """
+        for part in finished:
+            system.unlink_quietly(part.path)
+        for source in sources:
+            if source.dead is None and not source.orphan:
+                continue
+            left = journals.find_parts(self._directory).get(source.id)
+            if not left:
+                for draft in journals.drafts(self._directory, source.id):
+                    system.unlink_quietly(draft)
+            if source.dead is not None:
+                source.dead.release(unlink=not left)
+        if finished:
+            with suppress(OSError):
+                system.directory_sync(self._directory)
+                self._forget = [(part.journal, part.number) for part in finished]
+
+    def _positions(self) -> dict[tuple[str, int], int]:
+        rows = self._database.query("SELECT journal, part, offset FROM position")
+        return {(journal, part): offset for journal, part, offset in rows}
+
+    def actor(self, line: bytes) -> Actor:
+        """
+        Read an actor line; the same one thousands of times.
+        """
+        known = self._actors.get(line)
+        if known is None:
+            if len(self._actors) > 1_000:
+                self._actors.clear()
+            known = self._actors[line] = read_actor(line)
+        return known
+
+
+class _Batch:
+    """
+    What the records of one transaction add up to.
+    """
+
+    def __init__(self, absorber: Absorber, freeze: bool) -> None:
+        self._absorber = absorber
+        self._freeze = freeze
+        self.counts: Counter[str] = Counter()
+        self.changed: set[str] = set()
+        self.requests: list[Request] = []
+        self.purged = False
+        self._entries: list[Entry] = []
+
+    def take(self, record: Record, header: PartHeader, boot: int) -> None:
+        """
+        Take one record in. One that cannot be understood is counted as damaged:
+        it passed its checksum, so a version that wrote it is to blame.
+        """
+        at = Moment(boot, record.boot_clock, header.writer, record.sequence)
+        try:
+            if record.kind == Kind.EVENT:
+                self._event(record, at)
+            elif record.kind == Kind.STATE:
+                self._state(record, at)
+            elif record.kind == Kind.USER_PROPERTIES:
+                self._user_properties(record, at)
+            elif record.kind == Kind.COUNTS:
+                self.counts.update(loads(record.body))
+            elif record.kind == Kind.REQUEST:
+                self._request(record)
+        except (ValueError, KeyError, TypeError):
+            self.counts["unreadable"] += 1
+            if record.kind == Kind.EVENT:
+                self.counts[DROPPED + "damaged"] += 1
+
+    def _event(self, record: Record, at: Moment) -> None:
+        self.counts[RECORDED] += 1
+        line, body = _split(record.body)
+        actor = self._absorber.actor(line)
+        if not self._absorber.state.allows(at):
+            self.counts[DROPPED + "purged"] += 1
+            return
+        entry = Entry(
+            Kind.EVENT,
+            record.flags & (GIVEN | FROZEN),
+            at.boot,
+            record.boot_clock,
+            record.wall,
+            actor.app_id,
+            actor.name,
+            body,
+        )
+        if actor.identity is None:
+            self._absorber.properties.seen(actor, entry)
+        if self._freeze:
+            entry = self._absorber.timeline.settle(entry)
+        self._entries.append(entry)
+
+    def _user_properties(self, record: Record, at: Moment) -> None:
+        line, body = _split(record.body)
+        if not self._absorber.state.allows(at):
+            return
+        actor = self._absorber.actor(line)
+        self._absorber.properties.change_user(actor, loads(body), _moment_entry(actor, record, at))
+
+    def _state(self, record: Record, at: Moment) -> None:
+        change = json.loads(record.body)
+        facets: dict[str, Any] = change["set"]
+        state = self._absorber.state
+        if CONSENT in facets:
+            changed = state.set_consent(bool(facets[CONSENT]), at, purge=bool(change.get("purge")))
+            if changed and change.get("purge"):
+                self._purge()
+        elif state.allows(at):
+            changed = state.apply_all(facets, at)
+        else:
+            return
+        self.changed.update(changed)
+        properties = self._absorber.properties
+        if "identify" in change:
+            actor = Actor(*change["identify"])
+            properties.identified(actor, _moment_entry(actor, record, at))
+        if "gone" in change:
+            app_id, user_id = change["gone"]
+            properties.gone(app_id, user_id)
+
+    def _purge(self) -> None:
+        self._flush()
+        self._absorber.queue.purge()
+        self._absorber.properties.purge(self._absorber.state)
+        self.changed = {name for name in self.changed if name in self._absorber.state.facets}
+        self.purged = True
+
+    def _request(self, record: Record) -> None:
+        fields = json.loads(record.body)
+        self.requests.append(Request(fields["id"], fields["what"], fields.get("arguments", {})))
+
+    def _flush(self) -> None:
+        self._absorber.queue.insert(self._entries)
+        self._entries = []
+        self._absorber.queue.add(self.counts)
+        self.counts = Counter()
+
+    def finish(self) -> None:
+        """
+        Write everything down.
+        """
+        self._flush()
+        self._absorber.properties.save(self._absorber.state, self.changed)
+
+
+def _moment_entry(actor: Actor, record: Record, at: Moment) -> Entry:
+    return Entry(
+        Kind.USER_PROPERTIES,
+        0,
+        at.boot,
+        record.boot_clock,
+        record.wall,
+        actor.app_id,
+        actor.name,
+        b"",
+    )
+
+
+def _split(body: bytes) -> tuple[bytes, bytes]:
+    line, found, rest = body.partition(b"\n")
+    if not found:
+        raise ValueError("a record without an actor line")
+    return line, rest
+
+
+def _with_ends(
+    parts: list[PartFile], positions: dict[tuple[str, int], int]
+) -> Iterator[tuple[PartFile, int]]:
+    """
+    Parts with the offset at which each ends early because a copy goes on from
+    there; a copy that was not begun yet begins where the original was left.
+    """
+    ends: dict[int, int] = {}
+    for part in parts:
+        header = read_header(part.path)
+        if header is not None and header.replaces is not None:
+            number, offset = header.replaces
+            ends[number] = offset
+            done = positions.get((part.journal, number), 0)
+            if (part.journal, part.number) not in positions and done > offset:
+                positions[(part.journal, part.number)] = header.size + done - offset
+    for part in parts:
+        yield part, ends.get(part.number, -1)
+
+
+def read_header(path: Path) -> PartHeader | None:
+    """
+    A part's header; None where it has gone or is not whole.
+    """
+    try:
+        with open(path, "rb") as file:
+            return unpack_header(file.read(1024))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,318 @@
+"""
+One SQLite file: connection, pragmas, transactions, schema, migrations, check.
+
+Only the owner opens it for writing, through one connection with its own lock.
+Everybody else reads with `Reader`, which holds no transaction beyond one call.
+Errors of SQLite leave this module as `DatabaseTrouble` with a kind that says
+what to do. Nothing else in the package imports `sqlite3`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from heap_agent._store import system
+
+Row = tuple[Any, ...]
+
+#: The WAL is folded into the file at this many pages (512 KB), so that a small
+#: disk is not filled by the log of a small queue.
+WAL_PAGES: Final = 128
+PAGE_BYTES: Final = 4_096
+WAL_BYTES: Final = WAL_PAGES * PAGE_BYTES
+
+#: Seconds that a reader waits for the owner's commit.
+READER_PATIENCE: Final = 1.0
+
+SCHEMA_VERSION: Final = 1
+
+_VERSION_1: Final = """
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE memo (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, flags INTEGER NOT NULL,
+    boot INTEGER NOT NULL, boot_clock INTEGER NOT NULL, wall INTEGER NOT NULL,
+    app_id TEXT NOT NULL, actor TEXT NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, flags INTEGER NOT NULL,
+    boot INTEGER NOT NULL, boot_clock INTEGER NOT NULL, wall INTEGER NOT NULL,
+    app_id TEXT NOT NULL, actor TEXT NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL,
+    status INTEGER, reason TEXT NOT NULL, died INTEGER NOT NULL);
+CREATE TABLE facet (
+    name TEXT PRIMARY KEY, value TEXT NOT NULL, boot INTEGER NOT NULL,
+    clock INTEGER NOT NULL, writer TEXT NOT NULL, sequence INTEGER NOT NULL);
+CREATE TABLE position (
+    journal TEXT NOT NULL, part INTEGER NOT NULL, offset INTEGER NOT NULL,
+    PRIMARY KEY (journal, part));
+CREATE TABLE boot (ordinal INTEGER PRIMARY KEY, boot_id TEXT NOT NULL, mark INTEGER NOT NULL);
+CREATE TABLE step (
+    boot INTEGER NOT NULL, after INTEGER NOT NULL, until INTEGER NOT NULL,
+    offset_before INTEGER NOT NULL, offset_after INTEGER NOT NULL);
+CREATE TABLE person (
+    app_id TEXT NOT NULL, user_id TEXT NOT NULL, identity TEXT, identified INTEGER,
+    seen INTEGER NOT NULL, PRIMARY KEY (app_id, user_id));
+CREATE TABLE user_property (
+    app_id TEXT NOT NULL, owner TEXT NOT NULL, name TEXT NOT NULL,
+    value TEXT NOT NULL, queued INTEGER NOT NULL, boot INTEGER NOT NULL, clock INTEGER NOT NULL,
+    PRIMARY KEY (app_id, owner, name));
+"""
+
+#: Statements that lead from version n to n+1, by n.
+MIGRATIONS: Final[dict[int, str]] = {0: _VERSION_1}
+
+
+class Trouble(Enum):
+    """
+    What is wrong with the database, as far as SQLite can tell.
+    """
+
+    FULL = "full"
+    CORRUPT = "corrupt"
+    NEWER = "newer schema"
+    UNAVAILABLE = "unavailable"
+
+
+class DatabaseTrouble(Exception):
+    """
+    SQLite could not do what was asked.
+
+    Attributes:
+        trouble: What kind of thing is wrong.
+    """
+
+    def __init__(self, trouble: Trouble, text: str) -> None:
+        super().__init__(text)
+        self.trouble = trouble
+
+
+# Names exist on the exception from Python 3.11 on; the messages are SQLite's own
+# and have been stable for twenty years.
+_BY_NAME: Final = {
+    "SQLITE_FULL": Trouble.FULL,
+    "SQLITE_CORRUPT": Trouble.CORRUPT,
+    "SQLITE_NOTADB": Trouble.CORRUPT,
+}
+_BY_TEXT: Final = {
+    "database or disk is full": Trouble.FULL,
+    "malformed": Trouble.CORRUPT,
+    "not a database": Trouble.CORRUPT,
+}
+
+
+def _translate(error: sqlite3.Error) -> DatabaseTrouble:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    for prefix, trouble in _BY_NAME.items():
+        if name.startswith(prefix):
+            return DatabaseTrouble(trouble, str(error))
+    for text, trouble in _BY_TEXT.items():
+        if text in str(error):
+            return DatabaseTrouble(trouble, str(error))
+    return DatabaseTrouble(Trouble.UNAVAILABLE, f"{name or type(error).__name__}: {error}")
+
+
+class Database:
+    """
+    The owner's connection.
+
+    Args:
+        path: The file, created (0600) where it is missing; None for a database
+            in memory, which lives as long as this object.
+        migrations: Statements by version; a test may pass others.
+
+    Raises:
+        DatabaseTrouble: It cannot be opened, is no database, or was written by
+            a newer version (then it has not been touched).
+    """
+
+    def __init__(self, path: Path | None, *, migrations: dict[int, str] | None = None) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._migrations = MIGRATIONS if migrations is None else migrations
+        if path is not None and not path.exists():
+            try:
+                # Created by us, so that it is private from its first byte. Never
+                # done to a file that exists: closing it would drop the locks that
+                # a reader in this process holds on it.
+                os.close(system.open_private(path, os.O_RDWR | os.O_CREAT))
+            except OSError as error:
+                raise DatabaseTrouble(Trouble.UNAVAILABLE, str(error)) from error
+        try:
+            self._connection = sqlite3.connect(
+                ":memory:" if path is None else path,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=READER_PATIENCE,
+            )
+            self._configure()
+        except sqlite3.Error as error:
+            if hasattr(self, "_connection"):
+                self._connection.close()
+            raise _translate(error) from error
+        except DatabaseTrouble:
+            self._connection.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Database {'in memory' if self.path is None else self.path.name}>"
+
+    def _configure(self) -> None:
+        execute = self._connection.execute
+        version = execute("PRAGMA user_version").fetchone()[0]
+        newest = max(self._migrations) + 1
+        if version > newest:
+            raise DatabaseTrouble(
+                Trouble.NEWER,
+                f"the queue has schema {version}, this version knows {newest}; it is left "
+                "untouched and recording goes on in the journal",
+            )
+        execute("PRAGMA auto_vacuum=FULL")
+        if self.path is not None:
+            mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            if mode != "wal":
+                raise DatabaseTrouble(
+                    Trouble.UNAVAILABLE, f"SQLite refused write-ahead logging and chose {mode}"
+                )
+        execute("PRAGMA synchronous=FULL")
+        execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+        execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
+        execute("PRAGMA cell_size_check=ON")
+        execute("PRAGMA mmap_size=0")
+        execute("PRAGMA temp_store=MEMORY")
+        execute("PRAGMA trusted_schema=OFF")
+        while version < newest:
+            with self.transact():
+                for statement in self._migrations[version].split(";"):
+                    if statement.strip():
+                        execute(statement)
+                version += 1
+                execute(f"PRAGMA user_version={version}")
+
+    @contextmanager
+    def transact(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """
+        One transaction: all of it, or nothing. Re-entrant in a thread.
+
+        Yields:
+            ``execute(sql, parameters)``.
+
+        Raises:
+            DatabaseTrouble: SQLite refused; nothing of it has happened.
+        """
+        with self._lock:
+            if self._depth:
+                yield self._connection.execute
+                return
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                try:
+                    yield self._connection.execute
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+                finally:
+                    self._depth = 0
+            except sqlite3.Error as error:
+                raise _translate(error) from error
+
+    def execute_many(self, sql: str, rows: Sequence[Row]) -> int:
+        """
+        One statement for many rows, inside a transaction of the caller's.
+
+        Returns:
+            How many rows changed.
+        """
+        with self.transact():
+            return self._connection.executemany(sql, rows).rowcount
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """
+        All rows of a SELECT.
+        """
+        with self._lock:
+            try:
+                return self._connection.execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise _translate(error) from error
+
+    def checkpoint(self) -> None:
+        """
+        Fold the write-ahead log into the file and cut it to nothing.
+        """
+        with self._lock:
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                raise _translate(error) from error
+
+    def damage(self) -> list[str]:
+        """
+        What SQLite itself finds wrong; empty where nothing is.
+        """
+        found = [str(row[0]) for row in self.query("PRAGMA quick_check")]
+        return [] if found == ["ok"] else found
+
+    def close(self) -> None:
+        """
+        Close the connection. Must come before the owner lock is let go.
+        """
+        with self._lock:
+            try:
+                self._connection.close()
+            except sqlite3.Error as error:
+                raise _translate(error) from error
+
+
+class Reader:
+    """
+    A look at the database from outside: read-only, one transaction, then gone.
+
+    Raises:
+        DatabaseTrouble: There is no readable database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                timeout=READER_PATIENCE,
+            )
+            self._connection.execute("BEGIN")
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            if hasattr(self, "_connection"):
+                self._connection.close()
+            raise _translate(error) from error
+        if version == 0:
+            self._connection.close()
+            raise DatabaseTrouble(Trouble.UNAVAILABLE, "the queue is just being created")
+        if version > SCHEMA_VERSION:
+            self._connection.close()
+            raise DatabaseTrouble(Trouble.NEWER, f"the queue has schema {version}")
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """
+        All rows of a SELECT.
+        """
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()

@@ -1,0 +1,536 @@
+"""
+The queue: rows that wait for delivery, dead letters, and the books.
+
+Rows are peeked at, sent, and only then taken away by name (`ack`, `bury`); what
+a crash interrupts is still there. Ids grow and never come back. Every change
+keeps the books in the same transaction, so that for events, always,
+
+    recorded = queued + delivered + dead + dropped
+
+This module must not know journals, the network, or what time it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from struct import Struct
+from typing import Final
+from zlib import crc32
+
+import attrs
+
+from heap_agent._core.events import Candidate, Kind
+from heap_agent._core.records import FROZEN
+from heap_agent._core.wire import event_name
+from heap_agent._store.database import Database, Row
+
+#: Rows that are dropped together, so that a full disk is not shaved one by one.
+CHUNK: Final = 256
+
+#: Dead letters may take this part of `max_bytes`.
+DEAD_SHARE: Final = 10
+
+#: How many rows one look at the queue's head takes in.
+LOOK: Final = 2_000
+LOOK_BYTES: Final = 4_000_000
+
+_ROW: Final = "id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body"
+_PLACES: Final = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+_CHECKED: Final = Struct("<qBBqqq")
+
+RECORDED: Final = "recorded"
+DELIVERED: Final = "delivered"
+DROPPED: Final = "dropped."
+
+
+@attrs.frozen(slots=True)
+class Entry:
+    """
+    A row before it has an id.
+
+    Attributes:
+        kind: EVENT, IDENTIFY or USER_PROPERTIES.
+        flags: `records.GIVEN`, `records.FROZEN`.
+        boot: Ordinal of the boot in which it was recorded.
+        boot_clock: µs from boot.
+        wall: µs since 1970, as recorded.
+        app_id: Where it goes.
+        actor: Identity or user_id: the budget's key.
+        body: The JSON that goes over the wire.
+    """
+
+    kind: Kind
+    flags: int
+    boot: int
+    boot_clock: int
+    wall: int
+    app_id: str
+    actor: str
+    body: bytes
+
+
+@attrs.frozen(slots=True)
+class Stored:
+    """
+    A row with its id.
+    """
+
+    id: int
+    entry: Entry
+
+
+@attrs.frozen(slots=True)
+class DeadLetter:
+    """
+    An event that Heap refused for good.
+
+    Attributes:
+        id: Its id in the queue, before and after.
+        kind: What it is.
+        status: HTTP status of the refusal.
+        reason: The beginning of the answer's body.
+        died: When, µs since 1970.
+        body: The JSON that was refused.
+    """
+
+    id: int
+    kind: Kind
+    app_id: str
+    status: int | None
+    reason: str
+    died: int
+    body: bytes
+
+
+def _checksum(id: int, entry: Entry) -> int:
+    head = _CHECKED.pack(id, entry.kind, entry.flags, entry.boot, entry.boot_clock, entry.wall)
+    names = f"{entry.app_id}\n{entry.actor}".encode("utf-8", "surrogatepass")
+    return crc32(entry.body, crc32(names, crc32(head)))
+
+
+def _to_row(id: int, entry: Entry) -> Row:
+    return (
+        id,
+        int(entry.kind),
+        entry.flags,
+        entry.boot,
+        entry.boot_clock,
+        entry.wall,
+        entry.app_id,
+        entry.actor,
+        _checksum(id, entry),
+        entry.body,
+    )
+
+
+def _from_row(row: Row) -> Stored | None:
+    """
+    None where the row is not what was written: SQLite has no checksums of its own.
+    """
+    id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body = row
+    try:
+        entry = Entry(Kind(kind), flags, boot, boot_clock, wall, app_id, actor, bytes(body))
+        good = _checksum(id, entry) == crc
+    except Exception:  # whatever flipped bits made of it
+        return None
+    return Stored(id, entry) if good else None
+
+
+class EventQueue:
+    """
+    The queue in one database. Thread-safe: each call is one transaction.
+
+    Args:
+        database: Where the rows are.
+        first_id: Ids begin here; a second queue takes another range, so that
+            the two can never be mistaken for each other.
+    """
+
+    def __init__(self, database: Database, *, first_id: int = 1) -> None:
+        self.database = database
+        self._first_id = first_id
+        self._in_flight: frozenset[int] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<EventQueue [{self.count()} queued, {self.dead_count()} dead]>"
+
+    # -- in --
+
+    def insert(self, entries: Iterable[Entry]) -> int:
+        """
+        Append rows (the books are the caller's); the number of rows.
+        """
+        with self.database.transact() as execute:
+            next_id = self._counter("next_id") or self._first_id
+            rows = [_to_row(next_id + index, entry) for index, entry in enumerate(entries)]
+            if rows:
+                self.database.execute_many(f"INSERT INTO entry ({_ROW}) VALUES ({_PLACES})", rows)
+                execute("REPLACE INTO counter VALUES ('next_id', ?)", (next_id + len(rows),))
+            return len(rows)
+
+    def add(self, counts: dict[str, int] | Counter[str]) -> None:
+        """
+        Add to the books.
+        """
+        with self.database.transact() as execute:
+            for name, number in counts.items():
+                if not number:
+                    continue
+                changed = execute(
+                    "UPDATE counter SET value = value + ? WHERE name = ?", (number, name)
+                )
+                if not changed.rowcount:
+                    execute("INSERT INTO counter VALUES (?, ?)", (name, number))
+
+    # -- out --
+
+    def peek(
+        self,
+        *,
+        skip: Collection[tuple[Kind, str]] = (),
+        limit: int = LOOK,
+        max_bytes: int = LOOK_BYTES,
+    ) -> list[Candidate]:
+        """
+        The oldest rows, without taking them: ids grow along the list.
+
+        Args:
+            skip: Leave out these kinds of these app ids.
+            limit: Rows at most.
+            max_bytes: Stop after this many bytes of JSON; one row at least.
+        """
+        where = " AND ".join(["NOT (kind = ? AND app_id = ?)"] * len(skip)) or "1"
+        parameters = [part for kind, app_id in skip for part in (int(kind), app_id)]
+        rows = self.database.query(
+            f"SELECT id, kind, app_id, actor, length(body) FROM entry WHERE {where} "
+            "ORDER BY id LIMIT ?",
+            (*parameters, limit),
+        )
+        found: list[Candidate] = []
+        total = 0
+        for id, kind, app_id, actor, size in rows:
+            total += size or 0
+            if found and total > max_bytes:
+                break
+            try:
+                found.append(Candidate(id, Kind(kind), app_id, actor, size or 0))
+            except ValueError:
+                self._remove_damaged([id])
+        return found
+
+    def named(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """
+        The same rows with their names, for the few moments when names matter.
+        """
+        names = {
+            stored.id: event_name(stored.entry.body)
+            for stored in self.load([one.id for one in candidates])
+            if stored.entry.kind is Kind.EVENT
+        }
+        return [attrs.evolve(one, name=names.get(one.id, "")) for one in candidates]
+
+    def newest(self, kind: Kind, app_id: str, limit: int = 200) -> list[Candidate]:
+        """
+        The newest rows of one kind and app id with their names, newest first.
+        """
+        rows = self.database.query(
+            "SELECT id, actor, length(body) FROM entry WHERE kind = ? AND app_id = ? "
+            "ORDER BY id DESC LIMIT ?",
+            (int(kind), app_id, limit),
+        )
+        return self.named([Candidate(id, kind, app_id, actor, size) for id, actor, size in rows])
+
+    def load(self, ids: Sequence[int]) -> list[Stored]:
+        """
+        Rows by id, in the order of the ids. Rows that are gone are left out;
+        damaged ones are removed and counted.
+        """
+        rows: dict[int, Row] = {}
+        for begin in range(0, len(ids), 500):
+            some = ids[begin : begin + 500]
+            places = ",".join("?" * len(some))
+            for row in self.database.query(
+                f"SELECT {_ROW} FROM entry WHERE id IN ({places})", some
+            ):
+                rows[row[0]] = row
+        found, damaged = [], []
+        for id in ids:
+            if id in rows:
+                stored = _from_row(rows[id])
+                if stored is None:
+                    damaged.append(id)
+                else:
+                    found.append(stored)
+        if damaged:
+            self._remove_damaged(damaged)
+        return found
+
+    def freeze(self, rows: Sequence[Stored], settle: Callable[[Entry], Entry]) -> list[Stored]:
+        """
+        Settle the time of rows that are about to be sent for the first time, and
+        commit that before anybody can send them.
+
+        Args:
+            rows: From `load`.
+            settle: Gives the row with its final time (and the FROZEN flag).
+
+        Returns:
+            The rows as they now are.
+        """
+        result, changed = [], []
+        for stored in rows:
+            if not stored.entry.flags & FROZEN:
+                stored = Stored(stored.id, settle(stored.entry))
+                changed.append(stored)
+            result.append(stored)
+        if changed:
+            self.database.execute_many(
+                f"REPLACE INTO entry ({_ROW}) VALUES ({_PLACES})",
+                [_to_row(stored.id, stored.entry) for stored in changed],
+            )
+        return result
+
+    def set_in_flight(self, ids: Collection[int]) -> None:
+        """
+        Name the rows that are being sent: they are not dropped meanwhile.
+        """
+        self._in_flight = frozenset(ids)
+
+    @property
+    def in_flight(self) -> frozenset[int]:
+        """Ids that are being sent now."""
+        return self._in_flight
+
+    def ack(self, ids: Collection[int]) -> int:
+        """
+        Heap has them: delete the rows, count those that were really there.
+        """
+        with self.database.transact():
+            events = self._delete(ids)
+            self.add({DELIVERED: events})
+            return events
+
+    def bury(self, ids: Collection[int], *, status: int | None, reason: str, now: int) -> None:
+        """
+        Heap refused them for good: move the rows to the dead letters.
+        """
+        with self.database.transact() as execute:
+            for id in ids:
+                execute(
+                    f"INSERT OR REPLACE INTO dead SELECT {_ROW}, ?, ?, ? FROM entry WHERE id = ?",
+                    (status, reason, now, id),
+                )
+                execute("DELETE FROM entry WHERE id = ?", (id,))
+
+    def restore(self, ids: Collection[int] | None = None) -> int:
+        """
+        Put dead letters back into the queue under their old ids; all where no
+        ids are given.
+        """
+        with self.database.transact() as execute:
+            if ids is None:
+                ids = [row[0] for row in self.database.query("SELECT id FROM dead")]
+            done = 0
+            for id in ids:
+                done += execute(
+                    f"INSERT INTO entry SELECT {_ROW} FROM dead WHERE id = ?", (id,)
+                ).rowcount
+                execute("DELETE FROM dead WHERE id = ?", (id,))
+            return done
+
+    def dead_letters(self, limit: int = 1000) -> list[DeadLetter]:
+        """
+        Dead letters, oldest first.
+        """
+        return [
+            DeadLetter(row[0], Kind(row[1]), row[2], row[3], row[4], row[5], bytes(row[6]))
+            for row in self.database.query(
+                "SELECT id, kind, app_id, status, reason, died, body FROM dead ORDER BY id LIMIT ?",
+                (limit,),
+            )
+        ]
+
+    def discard_dead(self, ids: Collection[int]) -> int:
+        """
+        Delete dead letters by hand.
+        """
+        with self.database.transact() as execute:
+            events = 0
+            for id in ids:
+                events += execute(
+                    "DELETE FROM dead WHERE id = ? AND kind = ?", (id, int(Kind.EVENT))
+                ).rowcount
+                execute("DELETE FROM dead WHERE id = ?", (id,))
+            self.add({DROPPED + "discarded": events})
+            return events
+
+    # -- away --
+
+    def drop_oldest(self, bytes_to_free: int) -> int:
+        """
+        Make room: drop whole chunks of the oldest events, never one in flight;
+        other rows only when no event is left.
+
+        Returns:
+            How many events were dropped.
+        """
+        dropped = 0
+        with self.database.transact():
+            for kinds in ((Kind.EVENT,), (Kind.IDENTIFY, Kind.USER_PROPERTIES)):
+                while bytes_to_free > 0:
+                    victims = self._victims(kinds)
+                    if not victims:
+                        break
+                    bytes_to_free -= sum(size for _, size in victims)
+                    dropped += self._delete([id for id, _ in victims])
+            self.add({DROPPED + "full": dropped})
+        return dropped
+
+    def drop_dead(self, bytes_to_free: int) -> int:
+        """
+        Make room: drop the oldest dead letters.
+        """
+        events = 0
+        with self.database.transact() as execute:
+            while bytes_to_free > 0:
+                rows = self.database.query(
+                    "SELECT id, kind, length(body) FROM dead ORDER BY id LIMIT ?", (CHUNK,)
+                )
+                if not rows:
+                    break
+                for id, kind, size in rows:
+                    execute("DELETE FROM dead WHERE id = ?", (id,))
+                    events += kind == Kind.EVENT
+                    bytes_to_free -= size
+            self.add({DROPPED + "full": events})
+        return events
+
+    def purge(self) -> int:
+        """
+        Delete every row and dead letter; how many events that were.
+        """
+        with self.database.transact() as execute:
+            events = self.count() + self.dead_count()
+            execute("DELETE FROM entry")
+            execute("DELETE FROM dead")
+            self.add({DROPPED + "purged": events})
+            return events
+
+    def delete_rows(self, ids: Collection[int]) -> None:
+        """
+        Delete rows that something newer replaces (no events).
+        """
+        with self.database.transact():
+            self._delete(ids)
+
+    # -- the books --
+
+    def count(self) -> int:
+        """
+        Events in the queue.
+        """
+        return self._single("SELECT count(*) FROM entry WHERE kind = ?", int(Kind.EVENT))
+
+    def rows(self) -> int:
+        """
+        Rows of every kind in the queue.
+        """
+        return self._single("SELECT count(*) FROM entry")
+
+    def empty(self) -> bool:
+        """
+        Whether nothing waits.
+        """
+        return not self.database.query("SELECT 1 FROM entry LIMIT 1")
+
+    def dead_count(self) -> int:
+        """
+        Events among the dead letters.
+        """
+        return self._single("SELECT count(*) FROM dead WHERE kind = ?", int(Kind.EVENT))
+
+    def dead_bytes(self) -> int:
+        """
+        Bytes of JSON among the dead letters.
+        """
+        return self._single("SELECT coalesce(sum(length(body)), 0) FROM dead")
+
+    def counts(self) -> Counter[str]:
+        """
+        The books, without the ids.
+        """
+        rows = self.database.query("SELECT name, value FROM counter WHERE name != 'next_id'")
+        return Counter(dict(rows))
+
+    def check(self) -> list[str]:
+        """
+        Everything that is wrong with the database and its books; empty where
+        nothing is.
+        """
+        found = self.database.damage()
+        with self.database.transact():
+            for row in self.database.query(f"SELECT {_ROW} FROM entry"):
+                if _from_row(row) is None:
+                    found.append(f"row {row[0]} does not match its checksum")
+            for row in self.database.query(f"SELECT {_ROW} FROM dead"):
+                if _from_row(row) is None:
+                    found.append(f"dead letter {row[0]} does not match its checksum")
+            both = self.database.query("SELECT id FROM entry WHERE id IN (SELECT id FROM dead)")
+            found += [f"row {row[0]} is queued and dead" for row in both]
+            counts = self.counts()
+            dropped = sum(value for name, value in counts.items() if name.startswith(DROPPED))
+            kept = self.count() + counts[DELIVERED] + self.dead_count() + dropped
+            if counts[RECORDED] != kept:
+                found.append(
+                    f"the books do not balance: recorded {counts[RECORDED]}, "
+                    f"queued {self.count()}, delivered {counts[DELIVERED]}, "
+                    f"dead {self.dead_count()}, dropped {dropped}"
+                )
+            newest = self._single("SELECT coalesce(max(id), 0) FROM entry")
+            if newest and newest >= self._counter("next_id"):
+                found.append(f"row {newest} has an id that was not given out yet")
+        return found
+
+    # -- inside --
+
+    def _victims(self, kinds: Sequence[Kind]) -> list[tuple[int, int]]:
+        places = ",".join(str(int(kind)) for kind in kinds)
+        rows = self.database.query(
+            f"SELECT id, length(body) FROM entry WHERE kind IN ({places}) ORDER BY id LIMIT ?",
+            (CHUNK + len(self._in_flight),),
+        )
+        return [(id, size) for id, size in rows if id not in self._in_flight][:CHUNK]
+
+    def _delete(self, ids: Collection[int]) -> int:
+        """
+        Delete rows by name; how many of those that existed were events.
+        """
+        with self.database.transact() as execute:
+            events = 0
+            for id in ids:
+                if execute(
+                    "DELETE FROM entry WHERE id = ? AND kind = ?", (id, int(Kind.EVENT))
+                ).rowcount:
+                    events += 1
+                else:
+                    execute("DELETE FROM entry WHERE id = ?", (id,))
+            return events
+
+    def _remove_damaged(self, ids: Collection[int]) -> None:
+        with self.database.transact() as execute:
+            for id in ids:
+                execute("DELETE FROM entry WHERE id = ?", (id,))
+            # What kind of row it was can no longer be trusted; the books can be
+            # asked instead: whatever they miss now was an event.
+            counts = self.counts()
+            dropped = sum(value for name, value in counts.items() if name.startswith(DROPPED))
+            kept = self.count() + counts[DELIVERED] + self.dead_count() + dropped
+            self.add({DROPPED + "damaged": max(0, counts[RECORDED] - kept)})
+
+    def _counter(self, name: str) -> int:
+        rows = self.database.query("SELECT value FROM counter WHERE name = ?", (name,))
+        return int(rows[0][0]) if rows else 0
+
+    def _single(self, sql: str, *parameters: object) -> int:
+        return int(self.database.query(sql, parameters)[0][0])

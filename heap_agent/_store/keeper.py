@@ -1,0 +1,207 @@
+"""
+The keeper's loop: sync, absorb, adopt, drop, listen.
+
+One background thread on the monotonic clock that never touches the network.
+It wakes once a second to see whether there is anything to do, and at once when
+something must not wait: a change of identity or consent is synced within half a
+second, a full part is sealed.
+
+This module must not know what is recorded, nor how it is delivered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+import attrs
+
+from heap_agent._store.absorb import Absorbed, Request
+from heap_agent._store.database import DatabaseTrouble
+from heap_agent._store.journal import PART_BYTES
+from heap_agent._store.store import Store
+
+_log = logging.getLogger("heap_agent.store")
+
+#: Seconds between two looks.
+TICK: Final = 1.0
+
+#: Seconds between two records of counts that leave none of their own.
+_COUNTS_EVERY: Final = 5.0
+
+
+@attrs.frozen(slots=True)
+class Duties:
+    """
+    What the keeper tells others, always on its own thread.
+
+    Attributes:
+        state_changed: Another process has changed the state.
+        became_owner: This process delivers from now on.
+        requested: Requests that only the sender can carry out.
+        absorb: Absorb now; whether rows may be frozen at once is the sender's
+            knowledge.
+    """
+
+    state_changed: Callable[[], None]
+    became_owner: Callable[[], None]
+    requested: Callable[[list[Request]], None]
+    absorb: Callable[[], Absorbed]
+
+
+class Keeper:
+    """
+    The keeper of one store.
+
+    Args:
+        store: The state directory.
+        duties: Whom to tell.
+        sync_interval: Seconds that may pass before a record is on stable storage.
+        may_own: Whether this process may become the owner.
+    """
+
+    def __init__(
+        self, store: Store, duties: Duties, *, sync_interval: float, may_own: bool = True
+    ) -> None:
+        self._store = store
+        self._duties = duties
+        self._sync_interval = sync_interval
+        self._may_own = may_own
+        # A SimpleQueue, because a recording call in a signal handler may wake us.
+        self._inbox: SimpleQueue[str] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._unsynced_since: float | None = None
+        self._counts_written = 0.0
+        self._owns = False
+        self._last_error = ""
+        self._farewell: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        alive = self._thread is not None and self._thread.is_alive()
+        return f"<Keeper [{'running' if alive else 'not running'}]>"
+
+    def start(self) -> None:
+        """
+        Start the thread; a second call does nothing.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._main, name="heap-agent-keeper", daemon=True
+            )
+            self._thread.start()
+
+    def attend(self) -> None:
+        """
+        Have a look soon. Re-entrant, and never waits.
+        """
+        self._inbox.put("attend")
+
+    def sync_soon(self) -> None:
+        """
+        Sync at once: something was recorded that must outlive a power cut.
+        """
+        self._inbox.put("sync")
+
+    def stop(self, timeout: float, farewell: Callable[[], None] | None = None) -> bool:
+        """
+        End the thread, after one last call on it.
+
+        Args:
+            timeout: Seconds to wait.
+            farewell: Called on the thread before it ends.
+
+        Returns:
+            False if it is still busy.
+        """
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return True
+        self._farewell = farewell
+        self._inbox.put("stop")
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, timeout))
+        return not thread.is_alive()
+
+    # -- the loop: everything below runs on the thread --------------------------
+
+    def _main(self) -> None:
+        wait = 0.0
+        while True:
+            words = self._listen(wait)
+            if "stop" in words:
+                break
+            began = time.monotonic()
+            try:
+                self._tick(began, urgent="sync" in words)
+                self._last_error = ""
+            except Exception as error:  # the keeper must outlive whatever a disk does
+                text = f"{type(error).__name__}: {error}"
+                if text != self._last_error:
+                    self._last_error = text
+                    _log.error("the keeper met %s and goes on", text, exc_info=error)
+            wait = max(0.05, TICK - (time.monotonic() - began))
+        if self._farewell is not None:
+            try:
+                self._farewell()
+            except Exception as error:
+                _log.error("the last delivery met %s", error, exc_info=error)
+
+    def _listen(self, wait: float) -> set[str]:
+        words = set()
+        try:
+            words.add(self._inbox.get(timeout=wait))
+            while True:
+                words.add(self._inbox.get_nowait())
+        except Empty:
+            return words
+
+    def _tick(self, now: float, *, urgent: bool) -> None:
+        store = self._store
+        ledger = store.ledger
+        if ledger is not None:
+            with store.working():
+                ledger.timeline.tick(*store.now())
+        store.mend(now)
+        if store.journal.full:
+            store.journal.rotate()
+        self._sync(now, urgent)
+        if now - self._counts_written >= _COUNTS_EVERY:
+            self._counts_written = now
+            store.flush_counts()
+        if self._may_own and store.try_to_own() and not self._owns:
+            self._owns = True
+            self._duties.became_owner()
+        self._listen_to_others()
+        store.keep_within_bounds()
+
+    def _sync(self, now: float, urgent: bool) -> None:
+        journal = self._store.journal
+        if not journal.unsynced:
+            self._unsynced_since = None
+            return
+        if self._unsynced_since is None:
+            self._unsynced_since = now
+        if urgent or now - self._unsynced_since >= self._sync_interval:
+            if journal.sync():
+                self._unsynced_since = None
+
+    def _listen_to_others(self) -> None:
+        store = self._store
+        rung, foreign = store.listen()
+        if store.ledger is not None and (rung or self._much_is_pending()):
+            done = self._duties.absorb()
+            if done.requests:
+                self._duties.requested(done.requests)
+        if foreign:
+            self._duties.state_changed()
+
+    def _much_is_pending(self) -> bool:
+        ledger = self._store.ledger
+        try:
+            return ledger is not None and ledger.absorber.pending_bytes() >= PART_BYTES
+        except DatabaseTrouble:
+            return False

@@ -1,0 +1,75 @@
+"""
+The owner's side of the store in one hand: a database with its queue, property
+store, timeline and absorber.
+
+This module must not know why or when any of them is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from heap_agent._store.absorb import Absorber
+from heap_agent._store.database import Database
+from heap_agent._store.event_queue import EventQueue
+from heap_agent._store.properties import Properties
+from heap_agent._store.timeline import Timeline
+
+#: Rows that live in memory only have ids from here on.
+MEMORY_IDS: Final = 1 << 62
+
+
+@attrs.frozen(slots=True)
+class Ledger:
+    """
+    One database and what works on it.
+    """
+
+    database: Database
+    queue: EventQueue
+    properties: Properties
+    timeline: Timeline
+    absorber: Absorber
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | None,
+        *,
+        boot_id: str,
+        own_journal: Callable[[], str] = lambda: "",
+        earlier_boots: Iterable[str] = (),
+    ) -> Ledger:
+        """
+        Open (or create) the database.
+
+        Args:
+            path: Its file; None for one in memory.
+            boot_id: The running boot.
+            own_journal: Id of this process's journal.
+            earlier_boots: Boots that journals beside it speak of, oldest first.
+
+        Raises:
+            DatabaseTrouble: It cannot be opened.
+        """
+        database = Database(path)
+        try:
+            queue = EventQueue(database, first_id=1 if path is not None else MEMORY_IDS)
+            properties = Properties(database, queue)
+            timeline = Timeline(database, boot_id, earlier_boots)
+            directory = None if path is None else path.parent
+            absorber = Absorber(directory, own_journal, database, queue, properties, timeline)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, queue, properties, timeline, absorber)
+
+    def close(self) -> None:
+        """
+        Close the database.
+        """
+        self.database.close()

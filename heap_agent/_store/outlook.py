@@ -1,0 +1,298 @@
+"""
+The store as seen from outside: read-only, by any process, at any time.
+
+A look is one read transaction on the database, plus the records behind the
+positions that it names; if a part vanishes meanwhile the look is taken again.
+This module must not write anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from heap_agent._core.encoder import loads
+from heap_agent._core.events import Kind
+from heap_agent._core.records import Record
+from heap_agent._core.state import CONSENT, Moment, State
+from heap_agent._store import journal as journals
+from heap_agent._store.absorb import read_header
+from heap_agent._store.database import DatabaseTrouble, Reader
+from heap_agent._store.event_queue import DROPPED, RECORDED
+from heap_agent._store.properties import load_state
+from heap_agent._store.timeline import boots
+
+#: Stands for the running boot where its ordinal is not known: later than all.
+RUNNING: Final = 1 << 40
+
+_TRIES: Final = 20
+_DATABASE: Final = re.compile(r"^queue-(\d+)\.db$")
+
+
+class _Vanished(Exception):
+    """A part was absorbed and unlinked during the look."""
+
+
+def database_path(directory: Path) -> Path:
+    """
+    The database in force: the highest generation, or the first.
+    """
+    with suppress(OSError):
+        found = [match for name in os.listdir(directory) if (match := _DATABASE.match(name))]
+        if found:
+            return directory / max(found, key=lambda match: int(match[1]))[0]
+    return directory / "queue-1.db"
+
+
+def fingerprint(machine: str) -> str:
+    """
+    A machine's id as it may stand in a file's name.
+    """
+    return hashlib.sha256(machine.encode()).hexdigest()[:16]
+
+
+def directory_bytes(directory: Path) -> int:
+    """
+    Bytes of everything in the directory.
+    """
+    total = 0
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+# -- one look -----------------------------------------------------------------------
+
+
+@attrs.define(slots=True)
+class _Snapshot:
+    """What the database says; empty where there is none to be read."""
+
+    state: State = attrs.field(factory=State)
+    positions: dict[tuple[str, int], int] = attrs.field(factory=dict)
+    boots: dict[str, int] = attrs.field(factory=dict)
+    counts: Counter[str] = attrs.field(factory=Counter)
+    queued: int = 0
+    rows: int = 0
+    dead: int = 0
+    oldest: int | None = None
+    memo: dict[str, str] = attrs.field(factory=dict)
+    backlog: dict[tuple[str, str], int] = attrs.field(factory=dict)
+
+
+def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
+    path = database_path(directory)
+    if not path.exists():
+        return _Snapshot()
+    try:
+        with Reader(path) as reader:
+            found = _Snapshot(state=load_state(reader), boots=boots(reader))
+            found.positions = {
+                (journal, part): offset
+                for journal, part, offset in reader.query("SELECT * FROM position")
+            }
+            if books:
+                event = (int(Kind.EVENT),)
+                found.counts = Counter(
+                    dict(reader.query("SELECT name, value FROM counter WHERE name != 'next_id'"))
+                )
+                ((found.queued, found.oldest),) = reader.query(
+                    "SELECT count(*), min(wall) FROM entry WHERE kind = ?", event
+                )
+                ((found.rows,),) = reader.query("SELECT count(*) FROM entry")
+                ((found.dead,),) = reader.query("SELECT count(*) FROM dead WHERE kind = ?", event)
+                found.memo = dict(reader.query("SELECT name, value FROM memo"))
+                found.backlog = {
+                    (app_id, actor): number
+                    for app_id, actor, number in reader.query(
+                        "SELECT app_id, actor, count(*) FROM entry WHERE kind = ? "
+                        "GROUP BY app_id, actor",
+                        event,
+                    )
+                }
+            return found
+    except DatabaseTrouble:
+        return _Snapshot()
+
+
+def _unabsorbed(
+    directory: Path, positions: Mapping[tuple[str, int], int]
+) -> Iterator[tuple[str, str, Record | int]]:
+    """
+    ``(journal, boot id, record)`` behind the positions; a number stands for
+    that many damaged records.
+    """
+    for journal, parts in journals.find_parts(directory).items():
+        headers = [(part, read_header(part.path)) for part in parts]
+        ends, begins = {}, {}
+        for part, header in headers:
+            if header is not None and header.replaces is not None:
+                number, offset = header.replaces
+                ends[number] = offset
+                done = positions.get((journal, number), 0)
+                begins[part.number] = header.size + max(0, done - offset)
+        for part in parts:
+            position = positions.get((journal, part.number), begins.get(part.number, 0))
+            while True:
+                chunk = journals.read_part(
+                    part.path, position, complete=False, until=ends.get(part.number, -1)
+                )
+                if chunk is None:
+                    raise _Vanished
+                if chunk.header is None:
+                    break
+                if chunk.damaged:
+                    yield journal, chunk.header.boot_id, chunk.damaged
+                for record in chunk.records:
+                    yield journal, chunk.header.boot_id, record
+                if chunk.end <= position or not chunk.records:
+                    break
+                position = chunk.end
+
+
+# -- state ---------------------------------------------------------------------------
+
+
+def apply_change(state: State, change: Mapping[str, Any], at: Moment) -> None:
+    """
+    Apply a state record to the facets.
+    """
+    facets = change["set"]
+    if CONSENT in facets:
+        state.set_consent(bool(facets[CONSENT]), at, purge=bool(change.get("purge")))
+    elif state.allows(at):
+        state.apply_all(facets, at)
+
+
+def read_state(directory: Path, boot_id: str) -> State:
+    """
+    The state as of the last acknowledged call of any process.
+
+    Args:
+        directory: The state directory.
+        boot_id: The running boot.
+    """
+    for _ in range(_TRIES):
+        found = _snapshot(directory, books=False)
+        changes: list[tuple[Moment, Mapping[str, Any]]] = []
+        try:
+            for journal, boot, record in _unabsorbed(directory, found.positions):
+                if not isinstance(record, int) and record.kind == Kind.STATE:
+                    known = found.boots.get(boot)
+                    ordinal = RUNNING - (boot != boot_id) if known is None else known
+                    at = Moment(ordinal, record.boot_clock, journal, record.sequence)
+                    with suppress(ValueError):
+                        changes.append((at, json.loads(record.body)))
+        except _Vanished:
+            continue
+        # Oldest first, so that what consent allowed is judged as it was then.
+        for at, change in sorted(changes, key=lambda one: one[0]):
+            apply_change(found.state, change, at)
+        return found.state
+    return found.state
+
+
+# -- books ---------------------------------------------------------------------------
+
+
+@attrs.frozen(slots=True)
+class Books:
+    """
+    What the store holds and has held.
+
+    Attributes:
+        counts: The counters: recorded, delivered, dropped.*, refused, repaired.*.
+        queued: Events that wait, absorbed or not.
+        rows: Rows of any kind in the queue.
+        dead: Dead letters that are events.
+        oldest: Wall time of the oldest event in the queue, µs; None where empty.
+        memo: What delivery noted down.
+        bytes: Size of the directory.
+        backlog: Absorbed events by (app id, actor).
+    """
+
+    counts: Counter[str] = attrs.field(factory=Counter)
+    queued: int = 0
+    rows: int = 0
+    dead: int = 0
+    oldest: int | None = None
+    memo: Mapping[str, str] = attrs.field(factory=dict)
+    bytes: int = 0
+    backlog: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
+
+
+def read_books(directory: Path, boot_id: str) -> Books:
+    """
+    Count everything, absorbed or not.
+
+    Args:
+        directory: The state directory.
+        boot_id: The running boot.
+    """
+    for _ in range(_TRIES):
+        found = _snapshot(directory, books=True)
+        waiting = 0
+        oldest = found.oldest
+        try:
+            for _, _, record in _unabsorbed(directory, found.positions):
+                if isinstance(record, int):
+                    found.counts[RECORDED] += record
+                    found.counts[DROPPED + "damaged"] += record
+                elif record.kind == Kind.EVENT:
+                    waiting += 1
+                    oldest = record.wall if oldest is None else min(oldest, record.wall)
+                elif record.kind == Kind.COUNTS:
+                    with suppress(ValueError):
+                        found.counts.update(loads(record.body))
+        except _Vanished:
+            continue
+        break
+    found.counts[RECORDED] += waiting
+    return Books(
+        counts=found.counts,
+        queued=found.queued + waiting,
+        rows=found.rows + waiting,
+        dead=found.dead,
+        oldest=oldest,
+        memo=found.memo,
+        bytes=directory_bytes(directory),
+        backlog=found.backlog,
+    )
+
+
+def read_memo(directory: Path, name: str) -> str | None:
+    """
+    One memo; None where there is none.
+    """
+    try:
+        with Reader(database_path(directory)) as reader:
+            rows = reader.query("SELECT value FROM memo WHERE name = ?", (name,))
+            return str(rows[0][0]) if rows else None
+    except DatabaseTrouble:
+        return None
+
+
+def check(directory: Path) -> list[str]:
+    """
+    What SQLite finds wrong, for a process that is not the owner.
+    """
+    path = database_path(directory)
+    if not path.exists():
+        return []
+    try:
+        with Reader(path) as reader:
+            found = [str(row[0]) for row in reader.query("PRAGMA quick_check")]
+            return [] if found == ["ok"] else found
+    except DatabaseTrouble as error:
+        return [str(error)]

@@ -1,0 +1,66 @@
+"""
+Who writes: locks that say which process is alive, and which one is the owner.
+
+A lock is an operating-system file lock: it ends with its process, whatever way
+that goes. filelock (4.0 and later) keeps it out of forked children, so that a
+child's exit does not free it and a surviving daemon does not keep it.
+
+This module must not know what a lock protects.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from heap_agent._store import system
+
+OWNER_LOCK: Final = "owner.lock"
+
+
+class HeldLock:
+    """
+    A lock that this process holds.
+    """
+
+    __slots__ = ("_lock", "path")
+
+    def __init__(self, lock: FileLock, path: Path) -> None:
+        self._lock = lock
+        self.path = path
+
+    def release(self, *, unlink: bool = False) -> None:
+        """
+        Let go.
+
+        Args:
+            unlink: Remove the file too; only right for a name that is never
+                used again, and done while the lock is still held.
+        """
+        if unlink:
+            system.unlink_quietly(self.path)
+        self._lock.release()
+
+    def __repr__(self) -> str:
+        return f"<HeldLock {self.path.name}>"
+
+
+def try_lock(path: Path, *, patience: float = 0.0) -> HeldLock | None:
+    """
+    Take a lock; None if somebody alive holds it.
+
+    Args:
+        path: The lock file, created (0600) where it is missing.
+        patience: Seconds to go on trying.
+
+    Raises:
+        OSError: The file cannot be created or locked.
+    """
+    lock = FileLock(path, mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.01)
+    except Timeout:
+        return None
+    return HeldLock(lock, path)

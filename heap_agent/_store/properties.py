@@ -1,0 +1,322 @@
+"""
+The cookie-like store: facets in force (who is logged in, event properties,
+consent), anonymous users whose events may need joining, user properties.
+
+Everything here happens inside the caller's transaction, so that what a record
+changes and the note that it was read are one commit. This module must not know
+where records come from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+
+from heap_agent._core import limits
+from heap_agent._core.encoder import dumps, loads
+from heap_agent._core.events import Actor, Kind, Scalar
+from heap_agent._core.state import Facet, Moment, State, is_identity, is_property
+from heap_agent._core.wire import identify_body, user_body
+from heap_agent._store.database import Database, Row
+from heap_agent._store.event_queue import Entry, EventQueue
+
+_RESEND: Final = int(limits.USER_PROPERTY_RESEND * 1_000_000)
+
+#: Users that were joined are remembered up to this many, the latest.
+_PERSONS: Final = 1_000
+
+HELD_LOST: Final = "user_properties_lost"
+
+
+class Queryable(Protocol):
+    """
+    The owner's database, or a reader's.
+    """
+
+    def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[Row]:
+        """All rows of a SELECT."""
+
+
+def load_state(source: Queryable) -> State:
+    """
+    The facets as of the last absorbed record.
+    """
+    rows = source.query("SELECT name, value, boot, clock, writer, sequence FROM facet")
+    return State(
+        {
+            name: Facet(json.loads(value), Moment(boot, clock, writer, sequence))
+            for name, value, boot, clock, writer, sequence in rows
+        }
+    )
+
+
+class Properties:
+    """
+    The property store of one database.
+    """
+
+    def __init__(self, database: Database, queue: EventQueue) -> None:
+        self._database = database
+        self._queue = queue
+        self._seen: set[tuple[str, str]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Properties [{len(self._seen)} anonymous users seen]>"
+
+    # -- facets --
+
+    def save(self, state: State, names: Iterable[str]) -> None:
+        """
+        Write facets that have changed, and forget those that no longer matter.
+        """
+        rows = []
+        for name in names:
+            value, at = state.facets[name]
+            rows.append((name, json.dumps(value), *at))
+        self._database.execute_many("REPLACE INTO facet VALUES (?, ?, ?, ?, ?, ?)", rows)
+        gone = list(state.obsolete())
+        for name in gone:
+            del state.facets[name]
+        self._database.execute_many("DELETE FROM facet WHERE name = ?", [(name,) for name in gone])
+
+    # -- joining anonymous users --
+
+    def seen(self, actor: Actor, entry: Entry) -> None:
+        """
+        Note that an anonymous user has an event (or property) of its own, so
+        that a later identify is worth a request.
+        """
+        who = (actor.app_id, actor.user_id)
+        if who in self._seen:
+            return
+        if len(self._seen) > 10_000:
+            self._seen.clear()
+        with self._database.transact() as execute:
+            execute(
+                "INSERT OR IGNORE INTO person VALUES (?, ?, NULL, NULL, 0)",
+                who,
+            )
+            execute("UPDATE person SET seen = 1 WHERE app_id = ? AND user_id = ?", who)
+        self._seen.add(who)
+        self._join(actor.app_id, actor.user_id, entry)
+
+    def identified(self, actor: Actor, entry: Entry) -> None:
+        """
+        An anonymous user has given a name: join the two where there is
+        something to join, and let held properties go.
+
+        Args:
+            actor: With identity.
+            entry: Carries the moment of the call.
+        """
+        held = self._take_held(actor.app_id, actor.user_id)
+        with self._database.transact() as execute:
+            execute(
+                "INSERT OR IGNORE INTO person VALUES (?, ?, NULL, NULL, 0)",
+                (actor.app_id, actor.user_id),
+            )
+            execute(
+                "UPDATE person SET identity = ?, identified = ?, seen = max(seen, ?) "
+                "WHERE app_id = ? AND user_id = ? AND identity IS NULL",
+                (actor.identity, entry.wall, int(bool(held)), actor.app_id, actor.user_id),
+            )
+        self._join(actor.app_id, actor.user_id, entry)
+        if held:
+            self.change_user(actor, held, entry)
+
+    def _join(self, app_id: str, user_id: str, entry: Entry) -> None:
+        rows = self._database.query(
+            "SELECT identity, identified FROM person "
+            "WHERE app_id = ? AND user_id = ? AND seen = 1 AND identity IS NOT NULL",
+            (app_id, user_id),
+        )
+        for identity, identified in rows:
+            actor = Actor(app_id, user_id, identity)
+            body = identify_body(actor, identified)
+            self._queue.insert(
+                [
+                    Entry(
+                        Kind.IDENTIFY,
+                        0,
+                        entry.boot,
+                        entry.boot_clock,
+                        identified,
+                        app_id,
+                        identity,
+                        body,
+                    )
+                ]
+            )
+            # Once per pair: seen = 2 says that the request is in the queue.
+            with self._database.transact() as execute:
+                execute(
+                    "UPDATE person SET seen = 2 WHERE app_id = ? AND user_id = ?",
+                    (app_id, user_id),
+                )
+
+    def gone(self, app_id: str, user_id: str) -> int:
+        """
+        A user is not coming back: drop what was held for it, forget it unless
+        it has a name by now (another process's events of it may still come in).
+
+        Returns:
+            How many held properties were lost.
+        """
+        self._seen.discard((app_id, user_id))
+        with self._database.transact() as execute:
+            execute(
+                "DELETE FROM person WHERE app_id = ? AND user_id = ? AND identity IS NULL",
+                (app_id, user_id),
+            )
+            execute(
+                "DELETE FROM person WHERE rowid IN "
+                "(SELECT rowid FROM person ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+                (_PERSONS,),
+            )
+            lost = execute(
+                "DELETE FROM user_property WHERE app_id = ? AND owner = ?",
+                (app_id, _held(user_id)),
+            ).rowcount
+            self._queue.add({HELD_LOST: lost})
+            return lost
+
+    # -- user properties --
+
+    def change_user(self, actor: Actor, properties: Mapping[str, Scalar], entry: Entry) -> None:
+        """
+        Take user properties in: held while anonymous, else queued as far as
+        they have changed.
+
+        Args:
+            actor: Whose they are.
+            properties: Valid user properties.
+            entry: Carries the moment of the call; its body is not used.
+        """
+        if actor.identity is None:
+            self._hold(actor, properties, entry)
+            return
+        changed = self._remember(actor, properties, entry)
+        if changed:
+            self._queue_changes(actor, changed, entry)
+
+    def _hold(self, actor: Actor, properties: Mapping[str, Scalar], entry: Entry) -> None:
+        self._database.execute_many(
+            "REPLACE INTO user_property VALUES (?, ?, ?, ?, 0, ?, ?)",
+            [
+                (actor.app_id, _held(actor.user_id), name, _text(value), *_when(entry))
+                for name, value in properties.items()
+            ],
+        )
+
+    def _take_held(self, app_id: str, user_id: str) -> dict[str, Scalar]:
+        rows = self._database.query(
+            "SELECT name, value FROM user_property WHERE app_id = ? AND owner = ? "
+            "ORDER BY boot, clock",
+            (app_id, _held(user_id)),
+        )
+        with self._database.transact() as execute:
+            execute(
+                "DELETE FROM user_property WHERE app_id = ? AND owner = ?",
+                (app_id, _held(user_id)),
+            )
+        return {name: _value(text) for name, text in rows}
+
+    def _remember(
+        self, actor: Actor, properties: Mapping[str, Scalar], entry: Entry
+    ) -> dict[str, Scalar]:
+        """
+        Keep what is new; what of it has to be sent.
+        """
+        owner = _known(str(actor.identity))
+        rows = self._database.query(
+            "SELECT name, value, queued, boot, clock FROM user_property "
+            "WHERE app_id = ? AND owner = ?",
+            (actor.app_id, owner),
+        )
+        known = {name: (value, queued, (boot, clock)) for name, value, queued, boot, clock in rows}
+        changed = {}
+        for name, value in properties.items():
+            text = _text(value)
+            before = known.get(name)
+            if before is not None:
+                if before[2] > _when(entry):
+                    continue
+                # A wall clock that went back counts as "long ago": once too
+                # often is better than never.
+                if before[0] == text and 0 <= entry.wall - before[1] < _RESEND:
+                    continue
+            changed[name] = value
+        self._database.execute_many(
+            "REPLACE INTO user_property VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (actor.app_id, owner, name, _text(value), entry.wall, *_when(entry))
+                for name, value in changed.items()
+            ],
+        )
+        return changed
+
+    def _queue_changes(self, actor: Actor, changed: dict[str, Scalar], entry: Entry) -> None:
+        identity = str(actor.identity)
+        waiting = self._database.query(
+            "SELECT id FROM entry WHERE kind = ? AND app_id = ? AND actor = ?",
+            (int(Kind.USER_PROPERTIES), actor.app_id, identity),
+        )
+        ids = [row[0] for row in waiting if row[0] not in self._queue.in_flight]
+        merged: dict[str, Scalar] = {}
+        for stored in self._queue.load(ids):
+            merged.update(loads(stored.entry.body)["properties"])
+        merged.update(changed)
+        body = user_body(identity, merged)
+        if ids and len(body) > limits.BATCH_BYTES // 2:
+            ids, body = [], user_body(identity, changed)
+        self._queue.delete_rows(ids)
+        self._queue.insert(
+            [
+                Entry(
+                    Kind.USER_PROPERTIES,
+                    0,
+                    entry.boot,
+                    entry.boot_clock,
+                    entry.wall,
+                    actor.app_id,
+                    identity,
+                    body,
+                )
+            ]
+        )
+
+    # -- consent --
+
+    def purge(self, state: State) -> None:
+        """
+        Forget every user and every property.
+        """
+        self._seen.clear()
+        with self._database.transact() as execute:
+            execute("DELETE FROM person")
+            execute("DELETE FROM user_property")
+            for name in [name for name in state.facets if is_identity(name) or is_property(name)]:
+                execute("DELETE FROM facet WHERE name = ?", (name,))
+                del state.facets[name]
+
+
+def _held(user_id: str) -> str:
+    return f"held:{user_id}"
+
+
+def _known(identity: str) -> str:
+    return f"known:{identity}"
+
+
+def _when(entry: Entry) -> tuple[int, int]:
+    return entry.boot, entry.boot_clock
+
+
+def _text(value: Scalar) -> str:
+    return dumps({"": value}).decode()
+
+
+def _value(text: str) -> Scalar:
+    value: Scalar = loads(text.encode())[""]
+    return value

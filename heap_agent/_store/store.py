@@ -1,0 +1,666 @@
+"""
+The state directory: what this process may do there now, and how its parts work
+together.
+
+A process always has a journal. One process at a time is the owner and has the
+ledger too. Where the disk refuses, a ledger in memory stands in.
+
+What guards what: `_work` lets one thread at a time absorb, take or give up
+ownership, or answer requests (keeper, a flushing caller, shutdown). It is never
+held while waiting for the network, and no recording call takes it.
+
+This module must not know the network, nor the verbs of the public API.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from heap_agent._core.encoder import dumps, loads
+from heap_agent._core.events import Actor, Kind
+from heap_agent._core.records import PartHeader, Record
+from heap_agent._core.state import Moment, State, Value
+from heap_agent._core.wire import actor_line
+from heap_agent._store import journal as journals
+from heap_agent._store import outlook, system
+from heap_agent._store.absorb import Absorbed, Request, read_header
+from heap_agent._store.database import DatabaseTrouble, Trouble
+from heap_agent._store.event_queue import DEAD_SHARE, DROPPED, RECORDED, Entry
+from heap_agent._store.journal import Journal, Seams, Spilled
+from heap_agent._store.ledger import Ledger
+from heap_agent._store.owner import OWNER_LOCK, HeldLock, try_lock
+from heap_agent._store.reserve import Reserve
+
+_log = logging.getLogger("heap_agent.store")
+
+BELL: Final = "bell"
+
+#: Seconds that the disk must have refused before events in memory are sent
+#: from there.
+MEMORY_PATIENCE: Final = 10.0
+
+#: Under the hard cap for journals that nobody absorbs, and above `max_bytes`.
+_SLACK: Final = journals.PART_BYTES
+
+#: When the directory is over its limit, this part of it is freed, so that room
+#: is not made for one event at a time.
+_FREE_SHARE: Final = 8
+
+#: Answers to requests that are kept.
+_ANSWERS: Final = 100
+
+
+class Store:
+    """
+    The state directory of one agent.
+
+    Args:
+        directory: Resolved and private; None keeps everything in memory.
+        clock: The system's clocks.
+        max_bytes: What the directory may hold.
+        attend: Called when the keeper should have a look.
+        seams: System calls of the journal.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        clock: system.ClockLike,
+        *,
+        max_bytes: int,
+        attend: Callable[[], None] = lambda: None,
+        seams: Seams = Seams(),  # noqa: B008 - frozen
+    ) -> None:
+        self.directory = directory
+        self.clock = clock
+        self.max_bytes = max_bytes
+        self.journal = Journal(directory, clock.boot_id, attend=attend, seams=seams)
+        self.ledger: Ledger | None = None
+        self.memory: Ledger | None = None
+        self.trouble: str | None = None
+        self._work = threading.RLock()
+        self._held: HeldLock | None = None
+        self._reserve = None if directory is None else Reserve(directory)
+        self._rang = b""
+        self._heard = b""
+        self._memory_number = 0
+        self._in_trouble_since: float | None = None
+        self._pressed = False  # the disk is full and the reserve has been given up
+        self._schema_is_newer = False
+        self._logged: set[str] = set()
+
+    def __repr__(self) -> str:
+        role = "owner" if self.ledger is not None else "guest"
+        return f"<Store {self.directory} [{role}, {self.storage}]>"
+
+    # -- opening and closing --
+
+    def open(self) -> None:
+        """
+        Begin the journal, and become the owner if nobody is.
+        """
+        self.journal.open()
+        self.try_to_own()
+
+    def try_to_own(self) -> bool:
+        """
+        Become the owner if nobody is.
+        """
+        if self.directory is None or self.ledger is not None or self._schema_is_newer:
+            return self.ledger is not None
+        with self._work:
+            try:
+                if self._held is None:
+                    self._held = try_lock(self.directory / OWNER_LOCK)
+                if self._held is None:
+                    return False
+                self.ledger = Ledger.open(
+                    outlook.database_path(self.directory),
+                    boot_id=self.clock.boot_id,
+                    own_journal=lambda: self.journal.id,
+                    earlier_boots=self._boots_in_journals(),
+                )
+            except DatabaseTrouble as error:
+                self._note(error)
+                self._schema_is_newer = error.trouble is Trouble.NEWER
+                self._release()
+                return False
+            except OSError as error:
+                self.trouble = str(error)
+                self._release()
+                return False
+            self.trouble = None
+            return True
+
+    def close(self) -> None:
+        """
+        Give the ownership up and close the journal. The connection is closed
+        before the lock is let go.
+        """
+        with self._work:
+            if self.ledger is not None:
+                with suppress(DatabaseTrouble):
+                    self.ledger.timeline.save()
+                with suppress(DatabaseTrouble):
+                    self.ledger.close()
+                self.ledger = None
+            self._release()
+            self.journal.close()
+
+    def abandon(self) -> None:
+        """
+        In a forked child: keep the parent's connection referenced and
+        untouched, close the descriptors that are only ours to close.
+        """
+        self.journal.abandon()
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
+    def _boots_in_journals(self) -> list[str]:
+        assert self.directory is not None
+        found = []
+        for parts in journals.find_parts(self.directory).values():
+            for part in parts[:1]:
+                header = read_header(part.path)
+                if header is not None and header.boot_id != self.clock.boot_id:
+                    with suppress(OSError):
+                        found.append((part.path.stat().st_mtime, header.boot_id))
+        return [boot_id for _, boot_id in sorted(found)]
+
+    # -- recording --
+
+    def now(self) -> tuple[int, int]:
+        """
+        Wall clock and boot clock, µs.
+        """
+        return self.clock.wall_ns() // 1000, self.clock.boot_ns() // 1000
+
+    def record_state(
+        self,
+        facets: Mapping[str, Value],
+        *,
+        identify: Actor | None = None,
+        gone: Actor | None = None,
+        purge: bool = False,
+    ) -> Moment:
+        """
+        Record a change of state, and ring the bell for the other processes.
+
+        Args:
+            facets: What is set.
+            identify: An anonymous user has given a name.
+            gone: A user that is not coming back.
+            purge: Everything recorded before is to be deleted.
+
+        Returns:
+            The moment of the change, comparable within this process.
+        """
+        change: dict[str, Any] = {"set": dict(facets)}
+        if identify is not None:
+            change["identify"] = [identify.app_id, identify.user_id, identify.identity]
+        if gone is not None:
+            change["gone"] = [gone.app_id, gone.user_id]
+        if purge:
+            change["purge"] = True
+        wall, boot_clock = self.now()
+        self.journal.put(Kind.STATE, 0, wall, boot_clock, json.dumps(change).encode())
+        self.ring()
+        return Moment(outlook.RUNNING, boot_clock, self.journal.id, 1 << 62)
+
+    def record_user_properties(self, actor: Actor, properties: bytes) -> None:
+        """
+        Record user properties.
+
+        Args:
+            actor: Whose.
+            properties: JSON of valid ones.
+        """
+        wall, boot_clock = self.now()
+        body = actor_line(actor) + properties
+        self.journal.put(Kind.USER_PROPERTIES, 0, wall, boot_clock, body)
+        self.ring()
+
+    def flush_counts(self) -> None:
+        """
+        Write counts that leave no record of their own into the journal.
+        """
+        counts = self.journal.take_counts()
+        if counts:
+            wall, boot_clock = self.now()
+            body = json.dumps(counts).encode()
+            self.journal.put(Kind.COUNTS, 0, wall, boot_clock, body)
+
+    # -- the bell --
+
+    def ring(self) -> None:
+        """
+        Tell the other processes that there is state, or a request, to be read.
+        """
+        if self.directory is None:
+            return
+        token = os.urandom(8)
+        with suppress(OSError):
+            fd = system.open_private(self.directory / BELL, os.O_WRONLY | os.O_CREAT)
+            try:
+                os.write(fd, token)
+            finally:
+                os.close(fd)
+            self._rang = token
+
+    def listen(self) -> tuple[bool, bool]:
+        """
+        Whether the bell has rung since last asked, and whether it was somebody else.
+        """
+        if self.directory is None:
+            return False, False
+        try:
+            token = (self.directory / BELL).read_bytes()
+        except OSError:
+            return False, False
+        rung = token != self._heard
+        self._heard = token
+        return rung, rung and token != self._rang
+
+    # -- state --
+
+    def read_state(self) -> State:
+        """
+        The state as of the last acknowledged call of any process, absorbed or not.
+        """
+        state = (
+            State()
+            if self.directory is None
+            else outlook.read_state(self.directory, self.clock.boot_id)
+        )
+        if self.memory is not None:
+            for name, facet in self.memory.absorber.state.facets.items():
+                state.apply(name, facet.value, facet.at._replace(boot=outlook.RUNNING))
+        for index, entry in enumerate(self.journal.spilled_entries()):
+            if entry.kind == Kind.STATE:
+                at = Moment(outlook.RUNNING, entry.boot_clock, self.journal.id, (1 << 61) + index)
+                outlook.apply_change(state, json.loads(entry.head), at)
+        return state
+
+    # -- the owner's work --
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """
+        Keep the keeper, flushing callers and shutdown from each other's feet.
+        """
+        with self._work:
+            yield
+
+    def absorb(self, *, freeze: bool) -> Absorbed:
+        """
+        Move everything recorded so far into the queue (the owner only).
+
+        Returns:
+            What all batches together have done.
+        """
+        total = Absorbed()
+        with self._work:
+            if self.ledger is None or (self._pressed and not self._room_again()):
+                return total
+            try:
+                while True:
+                    done = self.ledger.absorber.absorb(freeze=freeze)
+                    total.records += done.records
+                    total.damaged += done.damaged
+                    total.state_changed |= done.state_changed
+                    total.purged |= done.purged
+                    total.requests += done.requests
+                    if not done.more:
+                        break
+                self.trouble = None
+            except DatabaseTrouble as error:
+                self._note(error)
+            except OSError as error:
+                self.trouble = str(error)
+        if total.purged:
+            self.forget_first_users()
+        if total.damaged:
+            _log.warning("%d records were damaged on the disk and are lost", total.damaged)
+        return total
+
+    def answer(self, request: Request, answer: Mapping[str, Any]) -> None:
+        """
+        Tell whoever asked.
+        """
+        with self._work, suppress(DatabaseTrouble):
+            if self.ledger is None:
+                return
+            with self.ledger.database.transact() as execute:
+                execute(
+                    "REPLACE INTO memo VALUES (?, ?)", (f"answer:{request.id}", json.dumps(answer))
+                )
+                execute(
+                    "DELETE FROM memo WHERE name LIKE 'answer:%' AND rowid NOT IN "
+                    "(SELECT rowid FROM memo WHERE name LIKE 'answer:%' "
+                    "ORDER BY rowid DESC LIMIT ?)",
+                    (_ANSWERS,),
+                )
+
+    def ask(
+        self, what: str, arguments: Mapping[str, Any], timeout: float
+    ) -> Mapping[str, Any] | None:
+        """
+        Ask the owner for something and wait.
+
+        Returns:
+            The answer; None where none came in time, or where there is no
+            owner any more (the caller may be it now).
+        """
+        if self.directory is None:
+            return None
+        id = os.urandom(8).hex()
+        wall, boot_clock = self.now()
+        body = json.dumps({"id": id, "what": what, "arguments": dict(arguments)}).encode()
+        self.journal.put(Kind.REQUEST, 0, wall, boot_clock, body)
+        self.ring()
+        deadline = time.monotonic() + timeout
+        while True:
+            answer = outlook.read_memo(self.directory, f"answer:{id}")
+            if answer is not None:
+                found: Mapping[str, Any] = json.loads(answer)
+                return found
+            if self.ledger is not None or time.monotonic() >= deadline:
+                return None
+            time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
+
+    def owner_is_gone(self) -> bool:
+        """
+        Whether no process delivers from this directory at this moment.
+        """
+        if self.directory is None or self.ledger is not None:
+            return False
+        with suppress(OSError):
+            held = try_lock(self.directory / OWNER_LOCK)
+            if held is not None:
+                held.release()
+                return True
+        return False
+
+    # -- room --
+
+    def keep_within_bounds(self) -> None:
+        """
+        Hold `max_bytes`: absorb, then drop the oldest; hold or use the reserve;
+        set the journal's hard cap.
+        """
+        if self.directory is None:
+            return
+        used = outlook.directory_bytes(self.directory)
+        if self.ledger is not None:
+            if used > self.max_bytes:
+                self._make_room(used)
+                used = outlook.directory_bytes(self.directory)
+            elif not self._pressed and self._reserve is not None and not self._reserve.held:
+                self._reserve.hold()
+        self.journal.allow(self.max_bytes + _SLACK - used)
+
+    def _make_room(self, used: int) -> None:
+        self.absorb(freeze=False)
+        with self._work:
+            if self.ledger is None or self.directory is None:
+                return
+            try:
+                queue = self.ledger.queue
+                over_dead = queue.dead_bytes() - self.max_bytes // DEAD_SHARE
+                if over_dead > 0:
+                    queue.drop_dead(over_dead)
+                self.ledger.database.checkpoint()
+                used = outlook.directory_bytes(self.directory)
+                if used <= self.max_bytes:
+                    return
+                dropped = queue.drop_oldest(used - self.max_bytes + self.max_bytes // _FREE_SHARE)
+                self.ledger.database.checkpoint()
+            except DatabaseTrouble as error:
+                self._note(error)
+                return
+        if dropped:
+            _log.warning("the queue is full: the %d oldest events were dropped", dropped)
+
+    def _note(self, error: DatabaseTrouble) -> None:
+        """
+        SQLite could not do something: say so once, and give the reserve up
+        where the disk is full.
+        """
+        self.trouble = str(error)
+        if self.trouble not in self._logged and len(self._logged) < 20:
+            self._logged.add(self.trouble)
+            _log.error("the queue cannot be used now, recording goes on: %s", error)
+        if self._reserve is None or self.directory is None:
+            return
+        # SQLite calls a quota an I/O error; what a plain file meets is the truth.
+        full = error.trouble is Trouble.FULL
+        if not full:
+            probe = system.probe_error(self.directory)
+            full = probe is not None and system.is_full(probe)
+        if full and not self._pressed:
+            self._pressed = True
+            self._reserve.give_up()
+            if self.ledger is not None:
+                with suppress(DatabaseTrouble):
+                    self.ledger.database.checkpoint()
+
+    def trouble_while_delivering(self, error: DatabaseTrouble) -> None:
+        """
+        The sender could not settle rows.
+        """
+        with self._work:
+            self._note(error)
+
+    def _room_again(self) -> bool:
+        assert self._reserve is not None
+        if self._reserve.room and self._reserve.hold():
+            self._pressed = False
+            return True
+        return False
+
+    # -- memory mode --
+
+    @property
+    def storage(self) -> str:
+        """``"disk"``, or ``"memory"`` where what is recorded now would not survive a kill."""
+        return self.journal.storage
+
+    def mend(self, now: float) -> None:
+        """
+        Retry what the disk refused; after a while send from memory.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        if self.journal.storage == "disk":
+            self._in_trouble_since = None
+            self._return_to_disk()
+            return
+        if self.directory is not None and not self._pressed and self.journal.retry():
+            self._logged.discard("journal")
+            self._return_to_disk()
+            return
+        if self._pressed:
+            with self._work:
+                if self._room_again() and self.journal.retry():
+                    self._return_to_disk()
+                    return
+        if self.directory is not None and "journal" not in self._logged:
+            self._logged.add("journal")
+            _log.error(
+                "recording in memory, the disk refuses: %s", self.journal.trouble or self.trouble
+            )
+        if self._in_trouble_since is None:
+            self._in_trouble_since = now
+        if self.directory is None or now - self._in_trouble_since >= MEMORY_PATIENCE:
+            self._use_memory()
+
+    def _use_memory(self) -> None:
+        """
+        Move what waits in memory into a queue from which it can be sent.
+        """
+        with self._work:
+            if self.memory is None:
+                self.memory = Ledger.open(None, boot_id=self.clock.boot_id)
+            entries = self.journal.take_spilled()
+            header = PartHeader(self.clock.boot_id, self.journal.id, 0, 1)
+            records = [self._memory_record(entry) for entry in entries]
+            self.memory.absorber.take(records, header, freeze=False)
+            room = journals.SPILL_BYTES
+            size = sum(one.size for one in self.memory.queue.peek(limit=1 << 30, max_bytes=1 << 40))
+            if size > room:
+                self.memory.queue.drop_oldest(size - room)
+
+    def _memory_record(self, entry: Spilled) -> Record:
+        self._memory_number += 1
+        body = entry.head
+        if entry.tail is not None:
+            body += self.journal.key_for_memory(self._memory_number) + entry.tail
+        return Record(
+            entry.kind, entry.flags, entry.wall, entry.boot_clock, self._memory_number, body, 0
+        )
+
+    def _return_to_disk(self) -> None:
+        """
+        The disk takes records again: bring there what is still in memory.
+        """
+        if self.memory is None or self.directory is None:
+            return
+        with self._work:
+            memory = self.memory
+            if memory.queue.in_flight:
+                return
+            # A dead letter of the memory goes the same way: Heap will say it again.
+            memory.queue.restore()
+            waiting = memory.queue.peek(limit=1 << 30, max_bytes=1 << 40)
+            for stored in memory.queue.load([one.id for one in waiting]):
+                self._write_back(stored.entry)
+            for name, facet in memory.absorber.state.facets.items():
+                body = json.dumps({"set": {name: facet.value}}).encode()
+                self.journal.put(Kind.STATE, 0, *self.now(), body)
+            # The rows are recorded anew; the books move without them.
+            counts = memory.queue.counts()
+            counts[RECORDED] -= memory.queue.count()
+            self.journal.put(Kind.COUNTS, 0, *self.now(), json.dumps(counts).encode())
+            memory.close()
+            self.memory = None
+        self.ring()
+
+    def _write_back(self, entry: Entry) -> None:
+        fields = loads(entry.body)
+        identity = fields.get("identity")
+        actor = Actor(entry.app_id, fields.get("user_id", ""), identity)
+        if entry.kind is Kind.IDENTIFY:
+            # The facet that goes along says who it is; the join is made anew.
+            return
+        if entry.kind is Kind.USER_PROPERTIES:
+            body = dumps(fields["properties"])
+        else:
+            body = entry.body
+        self.journal.put(
+            entry.kind, entry.flags, entry.wall, entry.boot_clock, actor_line(actor) + body
+        )
+
+    # -- what is where --
+
+    def queues(self) -> list[Ledger]:
+        """
+        Where the sender may take rows from, in this order.
+        """
+        return [ledger for ledger in (self.ledger, self.memory) if ledger is not None]
+
+    def forget_first_users(self) -> None:
+        """
+        Remove the files that say who the first user was.
+        """
+        if self.directory is not None:
+            for path in self.directory.glob("user-*"):
+                system.unlink_quietly(path)
+
+    def books(self) -> outlook.Books:
+        """
+        Everything that `status` counts, from disk, memory and this process.
+        """
+        with self._work:
+            books = (
+                outlook.Books()
+                if self.directory is None
+                else outlook.read_books(self.directory, self.clock.boot_id)
+            )
+            counts = Counter(books.counts)
+            counts.update(self.journal.pending_counts())
+            spilled = self.journal.spilled
+            counts[RECORDED] += spilled
+            queued = books.queued + spilled
+            dead = books.dead
+            oldest = books.oldest
+            if self.memory is not None:
+                queue = self.memory.queue
+                counts.update(queue.counts())
+                queued += queue.count()
+                dead += queue.dead_count()
+        return attrs.evolve(books, counts=counts, queued=queued, dead=dead, oldest=oldest)
+
+    def check(self) -> list[str]:
+        """
+        What is wrong with the store; empty where nothing is.
+        """
+        with self._work:
+            found: list[str] = []
+            for ledger in self.queues():
+                try:
+                    found += ledger.queue.check()
+                except DatabaseTrouble as error:
+                    found.append(str(error))
+            if self.ledger is None and self.directory is not None:
+                found += outlook.check(self.directory)
+            books = self.books()
+        dropped = sum(value for name, value in books.counts.items() if name.startswith(DROPPED))
+        kept = books.queued + books.counts["delivered"] + books.dead + dropped
+        if books.counts[RECORDED] != kept:
+            found.append(
+                f"the books do not balance: recorded {books.counts[RECORDED]}, "
+                f"queued {books.queued}, delivered {books.counts['delivered']}, "
+                f"dead {books.dead}, dropped {dropped}"
+            )
+        return found
+
+
+def first_user(directory: Path | None, app_id: str, machine: str, fresh_id: str) -> str:
+    """
+    The `user_id` with which an app begins on a machine: the same for every
+    process, however many begin at once.
+
+    Args:
+        directory: Where it is published; None gives the fresh one.
+        app_id: Digits.
+        machine: What names the machine.
+        fresh_id: Used if nobody was first.
+    """
+    if directory is None:
+        return fresh_id
+    path = directory / f"user-{app_id}-{outlook.fingerprint(machine)}"
+    try:
+        found = path.read_text("ascii").strip()
+    except (OSError, ValueError):
+        found = ""
+    if not found:
+        try:
+            found = system.publish(path, fresh_id.encode()).decode("ascii", "replace").strip()
+        except OSError:
+            return fresh_id
+    return found if found.isdigit() else fresh_id

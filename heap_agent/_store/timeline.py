@@ -1,0 +1,181 @@
+"""
+What is known of boots and clocks, kept in the database.
+
+The rules are in `_core.clock`; this module only loads, saves and asks. It must
+not know what a timestamp is needed for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+
+from heap_agent._core import clock, wire
+from heap_agent._core.events import Kind
+from heap_agent._core.records import FROZEN, GIVEN
+from heap_agent._store.database import Database
+from heap_agent._store.event_queue import Entry
+
+_MEMO: Final = "timeline"
+
+TIMES_REPAIRED: Final = "repaired.clock"
+
+
+class Timeline:
+    """
+    Boots, steps and marks of one database. Not thread-safe by itself: each
+    change is one transaction, and only the owner's keeper and sender call it.
+
+    Args:
+        database: Where it is kept.
+        boot_id: The boot that is running.
+        earlier: Boot ids found in journals, oldest first. One that is not known
+            yet takes its place before the running boot.
+    """
+
+    def __init__(self, database: Database, boot_id: str, earlier: Iterable[str] = ()) -> None:
+        self._database = database
+        self._tick: clock.Tick | None = _load_tick(database)
+        self.knowledge = _load(database)
+        for other in [*earlier, boot_id]:
+            self.knowledge = clock.begin_boot(self.knowledge, other)
+        self.save()
+
+    def __repr__(self) -> str:
+        known = self.knowledge
+        return f"<Timeline [boot {known.current}, {len(known.steps)} steps]>"
+
+    @property
+    def boot(self) -> int:
+        """Ordinal of the running boot."""
+        return self.knowledge.current
+
+    def ordinal(self, boot_id: str) -> int:
+        """
+        Ordinal of the boot in which a journal was written; a new one where it
+        is met for the first time.
+        """
+        known = self.knowledge
+        met = clock.begin_boot(known, boot_id)
+        if met.current in known.boots:
+            return met.current
+        self.knowledge = attrs.evolve(met, current=known.current)
+        self.save()
+        return met.current
+
+    def tick(self, wall: int, boot_clock: int) -> bool:
+        """
+        Look at the clocks.
+
+        Returns:
+            Whether the wall clock was set since the last look.
+        """
+        now = clock.Tick(self.boot, wall, boot_clock)
+        step = clock.detect_step(self._tick, now)
+        self._tick = now
+        if step is not None:
+            self.knowledge = clock.add_step(self.knowledge, step)
+            self.save()
+        return step is not None
+
+    def feed_date(self, date: float, wall: int, boot_clock: int) -> None:
+        """
+        Learn from a trusted ``Date``; kept with the next `save`.
+        """
+        self.knowledge = clock.feed_date(self.knowledge, date, wall, boot_clock)
+
+    def settle(self, entry: Entry) -> Entry:
+        """
+        Give a row its final time. `save` must follow in the same transaction.
+        """
+        flags = entry.flags | FROZEN
+        if entry.kind is Kind.USER_PROPERTIES or entry.flags & (GIVEN | FROZEN):
+            return attrs.evolve(entry, flags=flags)
+        wall, changed, self.knowledge = clock.place(
+            self.knowledge, wall=entry.wall, boot_clock=entry.boot_clock, boot=entry.boot
+        )
+        body = wire.restamp(entry.body, wall) if changed else entry.body
+        return attrs.evolve(entry, flags=flags, body=body)
+
+    def save(self) -> None:
+        """
+        Write what has changed.
+        """
+        knowledge = self.knowledge
+        text = json.dumps(
+            {
+                "mark": knowledge.mark,
+                "placed": knowledge.placed,
+                "placed_boot": knowledge.placed_boot,
+                "tick": None if self._tick is None else attrs.astuple(self._tick),
+                "truths": {
+                    boot.ordinal: attrs.astuple(boot.truth)
+                    for boot in knowledge.boots.values()
+                    if boot.truth is not None
+                },
+            }
+        )
+        with self._database.transact() as execute:
+            execute("REPLACE INTO memo VALUES (?, ?)", (_MEMO, text))
+            execute("DELETE FROM boot")
+            execute("DELETE FROM step")
+            self._database.execute_many(
+                "INSERT INTO boot VALUES (?, ?, ?)",
+                [(boot.ordinal, boot.boot_id, boot.mark) for boot in knowledge.boots.values()],
+            )
+            self._database.execute_many(
+                "INSERT INTO step VALUES (?, ?, ?, ?, ?)",
+                [attrs.astuple(step) for step in knowledge.steps],
+            )
+
+    def forget(self) -> None:
+        """
+        Drop boots that nothing refers to any longer.
+        """
+        rows = self._database.query("SELECT min(boot) FROM entry")
+        oldest = rows[0][0]
+        self.knowledge = clock.forget_boots(
+            self.knowledge, self.boot if oldest is None else int(oldest)
+        )
+
+
+def boots(source: Any) -> dict[str, int]:
+    """
+    Ordinals of the known boots by id, for a reader.
+    """
+    rows = source.query("SELECT boot_id, ordinal FROM boot")
+    return {boot_id: int(ordinal) for boot_id, ordinal in rows}
+
+
+def _memo(database: Database) -> Mapping[str, Any]:
+    rows = database.query("SELECT value FROM memo WHERE name = ?", (_MEMO,))
+    found: Mapping[str, Any] = json.loads(rows[0][0]) if rows else {}
+    return found
+
+
+def _load(database: Database) -> clock.Knowledge:
+    memo = _memo(database)
+    truths = memo.get("truths", {})
+    known = {}
+    for ordinal, boot_id, mark in database.query("SELECT ordinal, boot_id, mark FROM boot"):
+        truth = truths.get(str(ordinal))
+        known[ordinal] = clock.Boot(
+            ordinal, boot_id, mark, None if truth is None else clock.Truth(*truth)
+        )
+    steps = database.query("SELECT * FROM step ORDER BY boot, until")
+    return clock.Knowledge(
+        boots=MappingProxyType(known),
+        steps=tuple(clock.Step(*row) for row in steps),
+        mark=memo.get("mark", clock.RELEASE_MARK),
+        placed=memo.get("placed", 0),
+        placed_boot=memo.get("placed_boot", -1),
+    )
+
+
+def _load_tick(database: Database) -> clock.Tick | None:
+    tick = _memo(database).get("tick")
+    return None if tick is None else clock.Tick(*tick)

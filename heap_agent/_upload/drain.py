@@ -1,0 +1,470 @@
+"""
+The sender's loop: ask what to do, move bytes, report what came of it.
+
+There is no policy here: `_core.delivery` says what is sent and what becomes of
+it, `_store` has the rows, `transport` moves them. One pass at a time drains a
+directory, whoever asks for it. This module must not know what an event means.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import attrs
+
+from heap_agent._core import wire
+from heap_agent._core.delivery import Delivery, Idle, Probe, Send, Verdict, Wait
+from heap_agent._core.events import Candidate, Kind
+from heap_agent._core.limits import TRACK_PATH
+from heap_agent._core.outcomes import Answer, Outcome
+from heap_agent._core.records import FROZEN
+from heap_agent._store.absorb import Absorbed, Request
+from heap_agent._store.database import DatabaseTrouble
+from heap_agent._store.event_queue import DROPPED, Stored
+from heap_agent._store.ledger import Ledger
+from heap_agent._store.store import Store
+
+_log = logging.getLogger("heap_agent.upload")
+
+MEMO: Final = "delivery"
+REPORT: Final = "report"
+_REPORTED: Final = "losses_reported"
+
+#: Seconds between two attempts of a flush that has time left.
+_FLUSH_PATIENCE: Final = 5.0
+
+#: Troubles after which waiting is our own choice, not the server's word.
+_OWN_CHOICE: Final = frozenset({Answer.UNAVAILABLE, Answer.CAPTIVE})
+
+
+class Sender(Protocol):
+    """
+    What moves requests; `Transport` in production.
+    """
+
+    def send(self, path: str, body: bytes, *, timeout: float | None = None) -> Outcome:
+        """Post one body."""
+
+    def probe(self, path: str, *, timeout: float | None = None) -> Outcome:
+        """Ask for anything, without a body."""
+
+
+@attrs.frozen(slots=True)
+class _Unsettled:
+    """An answer that could not be written down yet."""
+
+    ledger: Ledger
+    verdict: Verdict
+    outcome: Outcome
+
+
+class Drain:
+    """
+    Delivers from one store.
+
+    Args:
+        store: Where the rows are.
+        delivery: The rules.
+        sender: Makes the transport when it is first needed.
+        allowed: Whether anything may leave now (consent, pauses).
+        state_changed: Told when a record of any process has changed the state.
+        report_losses: Told counts of lost events that Heap has not heard of,
+            so that an event about them goes along; None: not reported.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        delivery: Delivery,
+        sender: Callable[[], Sender],
+        *,
+        allowed: Callable[[], bool],
+        state_changed: Callable[[], None],
+        report_losses: Callable[[Mapping[str, int]], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._delivery = delivery
+        self._make_sender = sender
+        self._sender: Sender | None = None
+        self._allowed = allowed
+        self._state_changed = state_changed
+        self._report_losses = report_losses
+        # Guards the whole pass: one drain at a time. Held across the network,
+        # which is why nobody but drains takes it, and flushes with a timeout.
+        self._pass = threading.Lock()
+        # Guards the moment between "may anything leave?" and "it has started".
+        self._gate = threading.Lock()
+        self._unsettled: _Unsettled | None = None
+        self._restored: Ledger | None = None
+        self._delivering = False
+        self._requests: list[Request] = []
+        self._stopping = threading.Event()
+        self._complained: Answer | None = None
+        self.last_error: str | None = None
+        self.last_delivery: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Drain {self._delivery!r}>"
+
+    # -- who may ask for a pass --
+
+    def tick(self) -> float:
+        """
+        One pass, as far as it goes without waiting.
+
+        Returns:
+            Seconds until the next one is due.
+        """
+        interval = self._delivery.policy.interval
+        if not self._pass.acquire(blocking=False):
+            return interval
+        try:
+            wait = self._run(None)
+            self._answer_requests(wait is None)
+            return interval if wait is None else wait
+        finally:
+            self._pass.release()
+
+    def flush(self, timeout: float | None) -> bool:
+        """
+        Deliver what can be delivered now.
+
+        Args:
+            timeout: Seconds to spend, waits included; None for one pass that
+                ends at the first wait.
+
+        Returns:
+            True when nothing is left.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._pass.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            return False
+        try:
+            self._delivery.nudge()
+            while True:
+                wait = self._run(deadline)
+                if wait is None:
+                    return self._nothing_left()
+                if deadline is None or self._stopping.is_set():
+                    return False
+                left = deadline - time.monotonic()
+                if self._delivery.trouble in _OWN_CHOICE:
+                    # Somebody is waiting: ask more often than the back-off would.
+                    wait = min(wait, _FLUSH_PATIENCE, left)
+                if left <= 0 or wait > left:
+                    return False
+                self._stopping.wait(wait)
+                self._delivery.nudge()
+        finally:
+            self._pass.release()
+
+    def finish(self, seconds: float) -> None:
+        """
+        The last pass before the end.
+
+        Args:
+            seconds: To spend at most.
+        """
+        if seconds > 0 and self._pass.acquire(timeout=seconds):
+            try:
+                self._delivery.nudge()
+                self._run(time.monotonic() + seconds)
+            finally:
+                self._pass.release()
+
+    def stop(self) -> None:
+        """
+        Let flushes that wait give up.
+        """
+        self._stopping.set()
+
+    def barrier(self) -> None:
+        """
+        Return when no request is about to start that `allowed` was asked for
+        before this call.
+        """
+        with self._gate:
+            pass
+
+    def seconds_to_drain(self, backlog: Mapping[tuple[str, str], int]) -> float:
+        """
+        About how long the budgets make a backlog take, by (app id, actor).
+        """
+        return self._delivery.seconds_to_drain(self._now(), backlog)
+
+    @property
+    def next_attempt(self) -> float:
+        """Seconds until a wait of the last pass is over; 0.0 without one."""
+        return self._delivery.next_attempt(self._now())
+
+    def change_interval(self, seconds: float) -> None:
+        """
+        Seconds between two looks at an empty queue, from now on.
+        """
+        self._delivery.change_interval(seconds)
+
+    def add_requests(self, requests: Iterable[Request]) -> None:
+        """
+        Carry these out with the next pass.
+        """
+        self._requests += requests
+
+    def absorb(self) -> Absorbed:
+        """
+        Move what was recorded into the queue, frozen at once while deliveries
+        succeed: one commit less.
+        """
+        done = self._store.absorb(freeze=self._delivering)
+        if done.state_changed:
+            # Before any request is answered: whoever asked relies on it.
+            self._state_changed()
+        return done
+
+    # -- one pass --
+
+    def _run(self, deadline: float | None) -> float | None:
+        """
+        Returns:
+            None when nothing is left to send, else seconds to wait.
+        """
+        self._add_requests_of(self.absorb())
+        while not self._stopping.is_set() or deadline is not None:
+            if deadline is not None and time.monotonic() >= deadline:
+                return 0.0
+            try:
+                wait = self._step(deadline)
+            except DatabaseTrouble as error:
+                self._store.trouble_while_delivering(error)
+                return self._delivery.policy.interval
+            if wait is not None:
+                return None if wait < 0 else wait
+        return 0.0
+
+    def _step(self, deadline: float | None) -> float | None:
+        """
+        One request at most.
+
+        Returns:
+            None to go on, seconds to wait, or -1 when there is nothing to send.
+        """
+        ledger, candidates = self._look(self._usable())
+        if ledger is None or not self._allowed():
+            return -1.0
+        self._remember(ledger)
+        step = self._delivery.next_step(
+            self._now(), candidates, self._newest(ledger, self._delivery.trials)
+        )
+        if isinstance(step, Idle):
+            return -1.0
+        if isinstance(step, Wait):
+            return step.seconds
+        timeout = None if deadline is None else max(0.01, deadline - time.monotonic())
+        if isinstance(step, Probe):
+            self._report(ledger, self._probe(timeout), Verdict())
+            return None
+        return self._send(ledger, step, timeout)
+
+    def _usable(self) -> list[Ledger]:
+        """
+        Where rows may be taken from. What Heap has accepted is written down
+        before anything else leaves the same ledger; a disk that refuses that
+        must not hold up what is in memory.
+        """
+        ledgers = self._store.queues()
+        if self._unsettled is not None:
+            try:
+                self._settle(self._unsettled)
+            except DatabaseTrouble as error:
+                self._store.trouble_while_delivering(error)
+                ledgers.remove(self._unsettled.ledger)
+        return ledgers
+
+    def _look(self, ledgers: Sequence[Ledger]) -> tuple[Ledger | None, list[Candidate]]:
+        """
+        The first ledger that has something, with its oldest rows.
+        """
+        paused = self._delivery.paused(self._now())
+        found: tuple[Ledger | None, list[Candidate]] = (None, [])
+        for ledger in ledgers:
+            candidates = ledger.queue.peek(skip=paused)
+            if not candidates and paused:
+                # So that the wait is known.
+                candidates = ledger.queue.peek()
+            if candidates:
+                if self._delivery.on_trial:
+                    candidates = ledger.queue.named(candidates)
+                return ledger, candidates
+            found = (ledger, [])
+        return found
+
+    def _newest(self, ledger: Ledger, trials: Sequence[tuple[Kind, str]]) -> list[Candidate]:
+        return [row for kind, app_id in trials for row in ledger.queue.newest(kind, app_id)]
+
+    def _probe(self, timeout: float | None) -> Outcome:
+        with self._gate:
+            allowed = self._allowed()
+        if not allowed:
+            return Outcome(Answer.REACHED)
+        outcome = self._transport.probe(TRACK_PATH, timeout=timeout)
+        self._receive(outcome)
+        return outcome
+
+    def _send(self, ledger: Ledger, step: Send, timeout: float | None) -> float | None:
+        rows = self._frozen(ledger, step)
+        if len(rows) != len(step.ids):
+            # Some have gone meanwhile (purged, dropped, damaged): look again.
+            return None
+        body = wire.join_batch(step.kind, step.app_id, (row.entry.body for row in rows))
+        with self._gate:
+            if not self._allowed():
+                return -1.0
+            ledger.queue.set_in_flight(step.ids)
+        outcome = self._transport.send(wire.PATHS[step.kind], body, timeout=timeout)
+        verdict = self._receive(outcome)
+        self._settle(_Unsettled(ledger, verdict, outcome))
+        return None
+
+    def _frozen(self, ledger: Ledger, step: Send) -> list[Stored]:
+        rows = ledger.queue.load(step.ids)
+        if all(row.entry.flags & FROZEN for row in rows):
+            return rows
+        with self._store.working(), ledger.database.transact():
+            rows = ledger.queue.freeze(rows, ledger.timeline.settle)
+            ledger.timeline.save()
+        return rows
+
+    def _receive(self, outcome: Outcome) -> Verdict:
+        verdict = self._delivery.receive(self._now(), random.random(), outcome)
+        self._note(outcome)
+        return verdict
+
+    def _settle(self, unsettled: _Unsettled) -> None:
+        self._unsettled = unsettled
+        ledger, verdict, outcome = unsettled.ledger, unsettled.verdict, unsettled.outcome
+        wall, boot_clock = self._store.now()
+        with self._store.working(), ledger.database.transact():
+            ledger.queue.ack(verdict.ack)
+            ledger.queue.bury(verdict.bury, status=outcome.status, reason=outcome.reason, now=wall)
+            ledger.queue.restore(verdict.restore)
+            self._report(ledger, outcome, verdict)
+        self._unsettled = None
+        ledger.queue.set_in_flight(())
+        if verdict.bury:
+            _log.warning(
+                "Heap refused %d row(s) for good (%s): dead letters", len(verdict.bury), outcome
+            )
+        if verdict.ack and self._report_losses is not None:
+            self._tell_losses(ledger)
+
+    # -- what is noted down --
+
+    @property
+    def _transport(self) -> Sender:
+        if self._sender is None:
+            self._sender = self._make_sender()
+        return self._sender
+
+    def _now(self) -> float:
+        return self._store.clock.boot_ns() / 1e9
+
+    def _note(self, outcome: Outcome) -> None:
+        """
+        Remember an answer for `status`, and say once what is wrong.
+        """
+        good = outcome.answer in (Answer.ACCEPTED, Answer.REACHED)
+        self._delivering = good and (self._delivering or outcome.answer is Answer.ACCEPTED)
+        if outcome.answer is Answer.ACCEPTED:
+            self.last_delivery = self._store.now()[0]
+            self.last_error = None
+            self._complained = None
+        elif not good:
+            status = "" if outcome.status is None else f" {outcome.status}"
+            self.last_error = f"{outcome.answer.name.lower()}{status}: {outcome.reason}".rstrip(
+                ": "
+            )
+        trouble = self._delivery.trouble
+        if trouble is Answer.MISCONFIGURED and self._complained is not trouble:
+            self._complained = trouble
+            _log.error(
+                "the endpoint refuses everything (%s); all events are kept. Check app id, "
+                "endpoint and proxy",
+                self.last_error,
+            )
+
+    def _report(self, ledger: Ledger, outcome: Outcome, verdict: Verdict) -> None:
+        """
+        Write down what must survive a restart, and what `status` shows.
+        """
+        wall, boot_clock = self._store.now()
+        with self._store.working(), ledger.database.transact() as execute:
+            if outcome.date is not None:
+                ledger.timeline.feed_date(outcome.date, wall, boot_clock)
+                ledger.timeline.save()
+            now = self._now()
+            trouble = self._delivery.trouble
+            for name, value in (
+                (MEMO, self._delivery.snapshot(now)),
+                (
+                    REPORT,
+                    {
+                        "last_delivery": self.last_delivery,
+                        "last_error": self.last_error,
+                        "trouble": None if trouble is None else trouble.name,
+                        "at": wall,
+                    },
+                ),
+            ):
+                execute("REPLACE INTO memo VALUES (?, ?)", (name, json.dumps(value)))
+
+    def _remember(self, ledger: Ledger) -> None:
+        """
+        Take up budgets, back-off and windows where the last owner left them.
+        """
+        if self._restored is not None or ledger.database.path is None:
+            return
+        self._restored = ledger
+        rows: dict[str, str] = dict(ledger.database.query("SELECT name, value FROM memo"))
+        with suppress(ValueError):
+            self._delivery.restore(self._now(), json.loads(rows.get(MEMO, "{}")))
+        with suppress(ValueError):
+            report: dict[str, Any] = json.loads(rows.get(REPORT, "{}"))
+            self.last_delivery = self.last_delivery or report.get("last_delivery")
+
+    def _tell_losses(self, ledger: Ledger) -> None:
+        assert self._report_losses is not None
+        lost = {
+            name[len(DROPPED) :]: number
+            for name, number in ledger.queue.counts().items()
+            if name.startswith(DROPPED) and name != DROPPED + "purged"
+        }
+        rows = ledger.database.query("SELECT value FROM memo WHERE name = ?", (_REPORTED,))
+        told: dict[str, int] = json.loads(rows[0][0]) if rows else {}
+        news = {name: number - told.get(name, 0) for name, number in lost.items()}
+        news = {name: number for name, number in news.items() if number > 0}
+        if news:
+            with ledger.database.transact() as execute:
+                execute("REPLACE INTO memo VALUES (?, ?)", (_REPORTED, json.dumps(lost)))
+            self._report_losses(news)
+            self._add_requests_of(self.absorb())
+
+    def _add_requests_of(self, done: Absorbed) -> None:
+        self._requests += done.requests
+
+    def _answer_requests(self, empty: bool) -> None:
+        requests, self._requests = self._requests, []
+        for request in requests:
+            self._store.answer(request, {"done": True, "empty": empty and self._nothing_left()})
+
+    def _nothing_left(self) -> bool:
+        try:
+            books = self._store.books()
+        except DatabaseTrouble:
+            return False
+        return books.queued == 0 and books.rows == 0
