@@ -22,7 +22,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from heap_agent import _config
 from heap_agent._core import limits, repair, session, wire
@@ -41,11 +41,12 @@ from heap_agent._core.state import (
     identity_facet,
     property_facet,
 )
+from heap_agent._options import DURATION_MAXIMUM
 from heap_agent._status import Status, read_status
 from heap_agent._store import system
 from heap_agent._store.absorb import Request
 from heap_agent._store.keeper import Duties, Keeper
-from heap_agent._store.store import Store, first_user
+from heap_agent._store.store import Store, first_user, known_first_user
 from heap_agent._upload.drain import Drain, Sender
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
@@ -65,6 +66,17 @@ _CONSENT_PATIENCE: Final = 5.0
 _SENDER_DELAY: Final = 1.0
 
 _LOSSES: Final = "Heap Agent Losses"
+
+#: Faults that are only worth a word: nothing was mended, `strict` lets them pass.
+_HINTS: Final = frozenset({"email_case"})
+
+#: Faults that are not counted as repairs.
+_UNMENDED: Final = _HINTS | {"empty_name"}
+
+#: Stands for an app id where there is none.
+_NAMELESS: Final = "0"
+
+_Self = TypeVar("_Self", bound="Agent")
 
 
 class Agent:
@@ -107,12 +119,17 @@ class Agent:
         self._problems = list(loaded.problems)
         for problem in loaded.problems:
             _log.error("%s", problem)
-        if config.app_id is None and not config.disabled:
+        # A typo outside the program must not stop it: without an id it records
+        # nothing, and without an address it sends nothing, least of all to the
+        # wrong one. Both show in `status`.
+        nameless = config.app_id is None and "app_id" in loaded.defaulted
+        self._lost = bool(loaded.defaulted & {"endpoint", "region"})
+        if config.app_id is None and not config.disabled and not nameless:
             raise InvalidCall(
                 "app_id is missing: pass the id of your environment at Heap, such as "
                 'Agent("11"), or set HEAP_AGENT_APP_ID'
             )
-        self._app_id = config.app_id or "0"
+        self._app_id = config.app_id or _NAMELESS
         self._clock = system.Clock() if clock is None else clock
         self._machine = config.machine_id or system.machine_id()
         self._wall_ns, self._boot_ns = self._clock.wall_ns, self._clock.boot_ns
@@ -122,7 +139,7 @@ class Agent:
         self._device = self._check_device_properties(config.device_properties)
         self._complaints: set[tuple[str, str, str | None]] = set()
         self._inherited: list[Store] = []
-        self._muted = config.disabled or config.do_not_track
+        self._muted = config.disabled or config.do_not_track or nameless
         self._ended = False
         self._directory = None if config.disabled else self._find_directory()
         self._begin()
@@ -168,6 +185,7 @@ class Agent:
         self._state_lock = threading.RLock()
         self._state = State()
         self._user = User("0")
+        self._unpublished: dict[str, str] = {}
         self._silent = True
         self._session: str | None = None
         self._session_until: float = -1
@@ -175,8 +193,9 @@ class Agent:
             math.inf if config.session_timeout is None else int(config.session_timeout * 1e6)
         )
         self._ambient = wire.NOTHING
-        self._opening = b""
-        self._who = b""
+        # How a record begins: on whose behalf, and who is told to Heap. One value,
+        # so that a thread that records meanwhile never mixes two users.
+        self._head = (b"", b"")
         self._version = 0
         self._attending = False
         self._asleep = False
@@ -203,7 +222,13 @@ class Agent:
         )
         self._keeper = Keeper(
             self._store,
-            Duties(self._reload, self._became_owner, self._requested, self._drain.absorb),
+            Duties(
+                state_changed=self._reload,
+                became_owner=self._became_owner,
+                requested=self._requested,
+                absorb=self._drain.absorb,
+                clock_jumped=self._clock_jumped,
+            ),
             sync_interval=config.sync_interval,
             may_own=not config.do_not_track,
         )
@@ -278,6 +303,11 @@ class Agent:
         if self._scheduler is not None:
             self._scheduler.run_after(0.0)
 
+    def _clock_jumped(self) -> None:
+        # After suspend, too, the thread would sleep on for what is left.
+        if self._scheduler is not None:
+            self._scheduler.run_after(0.0)
+
     def _reload(self) -> None:
         """
         Take up the state as it stands on disk: at the start, and whenever
@@ -286,8 +316,7 @@ class Agent:
         while True:
             version = self._version
             state = self._store.read_state()
-            fresh = _random_id()
-            user = self._user_of(state, fresh)
+            user = self._user_of(state)
             with self._state_lock:
                 if version != self._version:
                     continue
@@ -298,13 +327,20 @@ class Agent:
                     self._replace_session()
                 return
 
-    def _user_of(self, state: State, fresh: str) -> User:
+    def _user_of(self, state: State) -> User:
         known = state.user(self._app_id, self._machine)
         if known is not None:
             return User(*known)
+        place = (self._directory, self._app_id, self._machine)
         if not state.consent.given:
-            return User("0")
-        return User(first_user(self._directory, self._app_id, self._machine, fresh))
+            # Without consent nobody new is made up; whoever was not purged is still there.
+            return User(known_first_user(*place) or self._unpublished.get(self._app_id, "0"))
+        fresh = self._unpublished.pop(self._app_id, None) or _random_id()
+        user_id = first_user(*place, fresh)
+        if known_first_user(*place) is None:
+            # The disk did not take it: the same one is used until it does.
+            self._unpublished[self._app_id] = user_id
+        return User(user_id)
 
     def _derive(self) -> None:
         """
@@ -313,9 +349,13 @@ class Agent:
         self._silent = self._muted or not self._state.consent.given
         properties = {**self._device, **self._state.event_properties(self._app_id)}
         self._ambient = wire.Ambient.of(properties) if properties else wire.NOTHING
-        self._opening = wire.opening(wire.actor_line(self._actor))
+        self._aim()
+
+    def _aim(self) -> None:
         if self._session is not None:
-            self._who = wire.who(self._actor, self._session)
+            actor = self._actor
+            opening = wire.opening(wire.actor_line(actor))
+            self._head = opening, wire.who(actor, self._session)
 
     @property
     def _actor(self) -> Actor:
@@ -323,7 +363,8 @@ class Agent:
 
     def _may_send(self) -> bool:
         state = self._state
-        return state.consent.given and not state.flag(PAUSED) and not self._config.do_not_track
+        allowed = state.consent.given and not state.flag(PAUSED)
+        return allowed and not (self._config.do_not_track or self._lost)
 
     # -- events ---------------------------------------------------------------------
 
@@ -361,16 +402,17 @@ class Agent:
             return
         wall = self._wall_ns() // 1000
         boot_clock = self._boot_ns() // 1000
-        if boot_clock > self._session_until:
+        if boot_clock > self._session_until or self._session is None:
             self._begin_session(boot_clock)
         self._session_until = boot_clock + self._session_timeout
+        opening, who = self._head
         self._put(
             Kind.EVENT,
             0,
             wall,
             boot_clock,
-            b"%b%b%b" % (self._opening, self._stamp(wall), wire.BEFORE_KEY),
-            self._who + tail,
+            b"%b%b%b" % (opening, self._stamp(wall), wire.BEFORE_KEY),
+            who + tail,
         )
 
     def _track_slowly(self, event: object, properties: object, timestamp: object) -> None:
@@ -383,33 +425,36 @@ class Agent:
             faults: tuple[Fault, ...] = ()
             if timestamp is not None:
                 seconds, faults = repair.repair_timestamp(timestamp, wall / 1e6)
-                wall, flags = round(seconds * 1e6), 0 if faults else GIVEN
+                # A naive one is at fault and still the caller's; now is not.
+                given = all(fault.kind != "time_range" for fault in faults)
+                wall, flags = round(seconds * 1e6), GIVEN if given else 0
             mended = self._wire.mended(event, properties, self._ambient)
         except InvalidCall as error:
             self._blame(error)
             return
         faults += mended.faults
-        self._complain(mended.name, faults)
+        self._complain(mended.name or "track", faults)
         if mended.data is None:
             self._store.journal.count("refused")
             return
-        if boot_clock > self._session_until:
+        if boot_clock > self._session_until or self._session is None:
             self._begin_session(boot_clock)
         self._session_until = boot_clock + self._session_timeout
+        opening, who = self._head
         self._put(
             Kind.EVENT,
             flags,
             wall,
             boot_clock,
-            b"%b%b%b" % (self._opening, self._stamp(wall), wire.BEFORE_KEY),
-            self._who + mended.data,
+            b"%b%b%b" % (opening, self._stamp(wall), wire.BEFORE_KEY),
+            who + mended.data,
         )
 
     def _begin_session(self, boot_clock: int) -> None:
         with self._state_lock:
             if boot_clock > self._session_until or self._session is None:
                 self._session = _random_id()
-                self._who = wire.who(self._actor, self._session)
+                self._aim()
                 self._session_until = boot_clock + self._session_timeout
 
     def _replace_session(self) -> None:
@@ -421,7 +466,7 @@ class Agent:
             self._session, self._session_until = None, -1
         else:
             self._session = _random_id()
-            self._who = wire.who(self._actor, self._session)
+            self._aim()
 
     # -- who ------------------------------------------------------------------------
 
@@ -487,6 +532,8 @@ class Agent:
             judged = session.judge(identity, self._refused_identities)
         except InvalidCall as error:
             self._blame(error)
+            # Whoever comes now is not to be taken for the last one.
+            self._become(Call.IDENTIFY_REFUSED, None)
             return
         if judged.identity is None:
             text = f"identity {_shown(identity)} is refused: {judged.complaint}"
@@ -605,24 +652,18 @@ class Agent:
         good = self._good("add_event_properties", properties, limits.EVENT_VALUE)
         with self._state_lock:
             known = self._state.event_properties(self._app_id)
-            fitting = dict(good)
-            while fitting and len(dumps({**known, **fitting})) > limits.EVENT_PROPERTIES_BYTES:
-                largest = max(fitting, key=lambda key: len(dumps({key: fitting[key]})))
-                del fitting[largest]
-            left_out = [key for key in good if key not in fitting]
-            if left_out:
-                self._complain(
-                    "add_event_properties",
-                    tuple(
-                        Fault(
-                            "too_large",
-                            key[:64],
-                            "event properties may take "
-                            f"{limits.EVENT_PROPERTIES_BYTES} bytes in all; this one is left out",
-                        )
-                        for key in left_out
-                    ),
-                )
+            limit = limits.EVENT_PROPERTIES_BYTES
+            fitting, faults = repair.fit_event(
+                good, lambda some: len(dumps({**known, **some})), limit
+            )
+            reason = f"is left out: event properties may take {limit:,} bytes in all"
+            self._complain(
+                "add_event_properties",
+                tuple(
+                    Fault(fault.kind, fault.key, f"property {fault.key!r} {reason}")
+                    for fault in faults
+                ),
+            )
             if fitting:
                 self._set(
                     {property_facet(self._app_id, key): value for key, value in fitting.items()}
@@ -670,14 +711,9 @@ class Agent:
         Raises:
             InvalidCall: Neither a number nor a timedelta, negative or not finite.
         """
-        value = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InvalidCall(
-                f"seconds must be a number or a timedelta, got {type(seconds).__name__}"
-            )
-        value = _duration("seconds", value)
         if self._config.disabled:
             return
+        value = _duration("seconds", seconds)
         if value < limits.INTERVAL_MINIMUM:
             self._complain(
                 "change_interval",
@@ -706,15 +742,18 @@ class Agent:
         Raises:
             InvalidCall: Not a number.
         """
-        checked = _config.load({"app_id": app_id}, {}, ()).config.app_id
-        assert checked is not None
         if self._config.disabled:
             return
+        checked = _config.load({"app_id": app_id}, {}, ()).config.app_id
+        if checked is None:
+            raise InvalidCall("app_id: None came, allowed is the id of an environment at Heap")
+        self._reload()
         with self._state_lock:
             if checked != self._app_id:
                 self._app_id = checked
+                self._muted = self._config.do_not_track
                 self._version += 1
-                self._user = self._user_of(self._state, _random_id())
+                self._user = self._user_of(self._state)
             self._replace_session()
             self._derive()
 
@@ -723,8 +762,10 @@ class Agent:
         Not available in this version.
 
         Raises:
-            NotImplementedError: Always.
+            NotImplementedError: Always, but where the agent is disabled.
         """
+        if self._config.disabled:
+            return
         raise NotImplementedError("the Event Visualizer is not part of this version")
 
     def stop_ev_pairing(self) -> None:
@@ -732,8 +773,10 @@ class Agent:
         Not available in this version.
 
         Raises:
-            NotImplementedError: Always.
+            NotImplementedError: Always, but where the agent is disabled.
         """
+        if self._config.disabled:
+            return
         raise NotImplementedError("the Event Visualizer is not part of this version")
 
     def disable_visualizer_pairing_gesture(self) -> None:
@@ -789,6 +832,7 @@ class Agent:
             self._set({CONSENT: False}, purge=bool(purge))
             if purge:
                 self._user = User("0")
+                self._unpublished.clear()
             self._session, self._session_until = None, -1
             self._derive()
         if purge:
@@ -805,7 +849,7 @@ class Agent:
             return
         with self._state_lock:
             self._set({CONSENT: True})
-            self._user = self._user_of(self._state, _random_id())
+            self._user = self._user_of(self._state)
             self._derive()
         self._keeper.sync_soon()
 
@@ -832,13 +876,16 @@ class Agent:
         Returns:
             True when nothing is left. Where another process delivers from this
             directory, it is asked to, and this waits (10 s without a timeout).
+            After `shutdown` nothing is delivered any more.
 
         Raises:
             InvalidCall: A negative timeout, or no number.
         """
-        seconds = None if timeout is None else _duration("timeout", timeout)
         if self._config.disabled:
             return True
+        seconds = None if timeout is None else _duration("timeout", timeout)
+        if self._ended:
+            return self._store.books().rows == 0
         deadline = time.monotonic() + (10.0 if seconds is None else seconds)
         self._store.flush_counts()
         while self._directory is not None and not self._store.try_to_own():
@@ -866,9 +913,9 @@ class Agent:
         Raises:
             InvalidCall: A negative timeout, or no number.
         """
-        seconds = None if timeout is None else _duration("timeout", timeout)
         if self._config.disabled:
             return True
+        seconds = None if timeout is None else _duration("timeout", timeout)
         self._store.mend(time.monotonic())
         if seconds is None:
             return self._store.journal.sync()
@@ -894,6 +941,7 @@ class Agent:
             self._drain,
             self._config,
             problems=tuple(self._problems),
+            app_id=None if self._app_id == _NAMELESS else self._app_id,
             opted_out=not self._state.consent.given,
             paused=self._state.flag(PAUSED),
         )
@@ -919,10 +967,12 @@ class Agent:
         Raises:
             InvalidCall: A negative timeout, or no number.
         """
+        if self._config.disabled:
+            return
         wanted = self._config.shutdown_timeout if timeout is None else timeout
         seconds = _duration("timeout", wanted)
         with self._sender_lock:
-            if self._ended or self._config.disabled:
+            if self._ended:
                 return
             self._ended = True
         deadline = time.monotonic() + seconds
@@ -944,7 +994,7 @@ class Agent:
         self._store.journal.sync()
         self._store.close()
 
-    def __enter__(self) -> Agent:
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(
@@ -955,7 +1005,7 @@ class Agent:
     ) -> None:
         self.shutdown()
 
-    async def __aenter__(self) -> Agent:
+    async def __aenter__(self: _Self) -> _Self:
         return self
 
     async def __aexit__(
@@ -1006,9 +1056,12 @@ class Agent:
         if not faults:
             return
         if self._config.strict:
-            raise InvalidValue(f"{what}: {faults[0].detail}. Nothing was recorded")
+            for fault in faults:
+                if fault.kind not in _HINTS:
+                    raise InvalidValue(f"{what}: {fault.detail}. Nothing was recorded")
         for fault in faults:
-            self._store.journal.count(f"repaired.{fault.kind}")
+            if fault.kind not in _UNMENDED:
+                self._store.journal.count(f"repaired.{fault.kind}")
             self._say((what, fault.kind, fault.key), "%s: %s", what, fault.detail)
 
     def _say(
@@ -1063,7 +1116,15 @@ def _shown(value: object) -> str:
     """
     A value for a log line: short, and on one line.
     """
-    text = repr(value) if isinstance(value, (str, int, type(None))) else type(value).__name__
+    if isinstance(value, str):
+        text = repr(str.__str__(value)[:48])
+    elif isinstance(value, int) and int.bit_length(value) > 128:
+        # Python refuses to print one of more than 4,300 digits.
+        text = f"an int of {int.bit_length(value)} bits"
+    elif value is None or type(value) in (bool, int, float):
+        text = repr(value)
+    else:
+        text = type(value).__name__
     return text if len(text) <= 48 else text[:45] + "…"
 
 
@@ -1072,14 +1133,14 @@ def _duration(argument: str, value: float | timedelta) -> float:
     if (
         isinstance(seconds, bool)
         or not isinstance(seconds, (int, float))
-        or not math.isfinite(seconds)
-        or seconds < 0
+        or not 0 <= seconds < math.inf
     ):
         raise InvalidCall(
             f"{argument} must be a number of seconds, zero or more, or a timedelta; "
             f"got {_shown(value)}"
         )
-    return float(seconds)
+    # No longer than any system can wait.
+    return float(min(seconds, DURATION_MAXIMUM))
 
 
 #: Agents of this process, to be told of a fork.

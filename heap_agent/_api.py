@@ -1,7 +1,8 @@
 """
 The verbs as functions, over one default agent.
 
-The only mutable state is `_default`; `_lock` guards its creation. This module
+The only mutable state is `_default`, its options, and `_idle`; `_lock` guards
+their creation. This module
 must not decide anything: each function is one line over the agent's method.
 """
 
@@ -20,6 +21,9 @@ from heap_agent.exceptions import InvalidCall, NotStarted
 _lock = threading.Lock()
 _default: Agent | None = None
 _options: dict[str, Any] = {}
+
+# Stands in while nothing was started and HEAP_AGENT_DISABLED asks for silence.
+_idle: Agent | None = None
 
 
 def init(app_id: str | int | None = None, **options: Any) -> Agent:
@@ -80,12 +84,14 @@ def default_agent() -> Agent:
 
 
 def _started() -> Agent:
-    global _default
+    global _idle
+    if _idle is not None:
+        return _idle
     if _config.load({}).config.disabled:
         with _lock:
-            if _default is None:
-                _default = Agent()
-            return _default
+            if _idle is None:
+                _idle = Agent()
+            return _idle
     raise NotStarted('heap_agent is not started: call heap_agent.init("<app id>") first')
 
 

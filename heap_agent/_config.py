@@ -249,11 +249,14 @@ class Loaded:
         sources: By field: "argument", "environment NAME", "file PATH" or
             "default".
         problems: A sentence for each value that was passed over.
+        defaulted: Fields for which somebody gave a value, none of them was
+            allowed, and the default is in force.
     """
 
     config: Config
     sources: Mapping[str, str]
     problems: tuple[str, ...]
+    defaulted: frozenset[str] = frozenset()
 
     def describe(self) -> tuple[Row, ...]:
         """
@@ -302,7 +305,8 @@ def load(
     loader.settle(environment)
     config = Config(**loader.values)
     sources = {name: loader.sources.get(name, "default") for name in FIELDS}
-    return Loaded(config, MappingProxyType(sources), tuple(loader.problems))
+    defaulted = frozenset(loader.refused - loader.values.keys())
+    return Loaded(config, MappingProxyType(sources), tuple(loader.problems), defaulted)
 
 
 @attrs.define
@@ -312,6 +316,7 @@ class _Loader:
     values: dict[str, Any] = attrs.Factory(dict)
     sources: dict[str, str] = attrs.Factory(dict)
     problems: list[str] = attrs.Factory(list)
+    refused: set[str] = attrs.Factory(set)
 
     def take_arguments(self, arguments: Mapping[str, object]) -> None:
         for name, value in arguments.items():
@@ -359,6 +364,7 @@ class _Loader:
         for name, sentence in _conflicts(self.values):
             if self.sources[name] != "argument":
                 self._problem(self.sources.pop(name), f"{name} is passed over: {sentence}")
+                self.refused.add(name)
                 del self.values[name]
         if "proxy" not in self.values and not _conflicts(self.values):
             base_url = Config(**self.values).base_url
@@ -373,6 +379,7 @@ class _Loader:
             self.values[name] = known.check(value)
         except ValueError as exc:
             self._problem(source, f"{name} is passed over: {known.refusal(value, exc)}")
+            self.refused.add(name)
         else:
             self.sources[name] = source
 

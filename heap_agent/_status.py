@@ -105,6 +105,7 @@ def read_status(
     config: Config,
     *,
     problems: tuple[str, ...],
+    app_id: str | None,
     opted_out: bool,
     paused: bool,
 ) -> Status:
@@ -137,7 +138,7 @@ def read_status(
         last_error=drain.last_error if owner else report.get("last_error"),
         next_attempt=wait or None,
         drain_eta=drain.seconds_to_drain(books.backlog) if books.backlog else None,
-        app_id=config.app_id,
+        app_id=app_id,
         directory=None if store.directory is None else str(store.directory),
         delivers_here=store.ledger is not None,
         opted_out=opted_out,

@@ -142,7 +142,7 @@ class Masked(Unshowable):
     something else until it reaches the code under test.
     """
 
-    __class__ = property(Unshowable._refuse)  # type: ignore[assignment]
+    __class__ = property(Unshowable._refuse)
 
 
 class Endless:
@@ -343,7 +343,7 @@ def _wild_atoms() -> st.SearchStrategy[Any]:
         st.none(),
         st.binary(max_size=8),
         st.binary(max_size=8).map(bytearray),
-        st.binary(max_size=8).map(memoryview),
+        st.binary(max_size=8).map(lambda raw: memoryview(raw)),
         st.uuids(),
         wild_texts().map(str.__str__).map(PurePosixPath),
         st.sampled_from([*Colour, *Level]),

@@ -33,12 +33,15 @@ def _number(value: float) -> str:
 def _member(value: object) -> str:
     if isinstance(value, str):
         return _quote(value)
-    if isinstance(value, float):
-        return _number(value)
     if value is None:
         return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # `__repr__` of the type itself: a subclass may say something else.
+    if isinstance(value, float):
+        return _number(float.__float__(value))
     if isinstance(value, int):
-        return str(value)
+        return int.__repr__(value)
     raise TypeError(f"not a property value: {type(value).__name__}")
 
 

@@ -35,9 +35,9 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import attrs
-import orjson
 
 from heap_agent._core import limits
+from heap_agent._core.encoder import dumps
 from heap_agent._core.events import Fault, Scalar
 from heap_agent.exceptions import InvalidCall
 
@@ -672,7 +672,7 @@ def fit_event(
     """
     if size(properties) <= limit:
         return properties, ()
-    weights = {key: len(orjson.dumps([key, value])) for key, value in properties.items()}
+    weights = {key: len(dumps({key: value})) for key, value in properties.items()}
     largest = sorted(weights, key=weights.__getitem__, reverse=True)
 
     def without(count: int) -> dict[str, Scalar]:

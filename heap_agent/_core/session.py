@@ -175,6 +175,7 @@ REFUSED: Final = frozenset(
         "{}",
         "[]",
         "00000000-0000-0000-0000-000000000000",
+        "00000000000000000000000000000000",
         "00:00:00:00:00:00",
         "localhost",
         "raspberrypi",
@@ -188,7 +189,7 @@ REFUSED: Final = frozenset(
 #: Possible, but often a mistake.
 DOUBTFUL: Final = frozenset({"test", "admin", "root", "default", "id"})
 
-_REPR: Final = re.compile(r"<[^<>]*\bat 0x[0-9a-f]+>", re.IGNORECASE)
+_REPR: Final = re.compile(r"<.*\bat 0x[0-9a-f]+>", re.IGNORECASE | re.DOTALL)
 
 
 @attrs.frozen(slots=True)
@@ -246,7 +247,7 @@ def _as_text(value: str | int) -> str | None:
     if isinstance(value, str):
         return str.__str__(value)
     # Python refuses to print an int of more than 4,300 digits.
-    return None if value.bit_length() > 4 * limits.IDENTITY else int.__repr__(value)
+    return None if int.bit_length(value) > 4 * limits.IDENTITY else int.__repr__(value)
 
 
 def _doubt(text: str, folded: str) -> str | None:

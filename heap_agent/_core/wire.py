@@ -119,6 +119,13 @@ class Ambient:
         """
         return cls(dict(properties), frozenset(properties), dumps(properties)[1:])
 
+    def under(self, own: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """
+        An event's own properties, and behind them what these do not override.
+        """
+        rest = {key: value for key, value in self.properties.items() if key not in own}
+        return {**own, **rest}
+
 
 NOTHING: Final = Ambient.of({})
 
@@ -249,7 +256,7 @@ class Wire:
             elif ambient.keys.isdisjoint(own):
                 encoded = dumps(own)[:-1] + b"," + ambient.members
             else:
-                encoded = dumps({**ambient.properties, **own})
+                encoded = dumps(ambient.under(own))
         except (TypeError, ValueError):
             return None
         if len(encoded) > limits.EVENT_BYTES - _EVENT_HEAD:
@@ -278,9 +285,8 @@ class Wire:
             repaired = repair.repair_properties(properties, limit=limits.EVENT_VALUE)
             own = repaired.properties
             faults += repaired.faults
-        merged = {**ambient.properties, **own}
         fitted, more = repair.fit_event(
-            merged, lambda some: len(dumps(some)), limits.EVENT_BYTES - _EVENT_HEAD
+            ambient.under(own), lambda some: len(dumps(some)), limits.EVENT_BYTES - _EVENT_HEAD
         )
         return Tail(_name_member(name) + dumps(fitted) + b"}", name, faults + more)
 

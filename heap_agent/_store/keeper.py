@@ -33,6 +33,9 @@ TICK: Final = 1.0
 #: Seconds between two records of counts that leave none of their own.
 _COUNTS_EVERY: Final = 5.0
 
+#: Seconds by which the two clocks part when a machine was suspended.
+_SUSPENDED: Final = 2.0
+
 
 @attrs.frozen(slots=True)
 class Duties:
@@ -45,12 +48,14 @@ class Duties:
         requested: Requests that only the sender can carry out.
         absorb: Absorb now; whether rows may be frozen at once is the sender's
             knowledge.
+        clock_jumped: The wall clock was set, or the machine was suspended.
     """
 
     state_changed: Callable[[], None]
     became_owner: Callable[[], None]
     requested: Callable[[list[Request]], None]
     absorb: Callable[[], Absorbed]
+    clock_jumped: Callable[[], None]
 
 
 class Keeper:
@@ -77,6 +82,7 @@ class Keeper:
         self._unsynced_since: float | None = None
         self._counts_written = 0.0
         self._owns = False
+        self._clock_gap: float | None = None
         self._last_error = ""
         self._farewell: Callable[[], None] | None = None
 
@@ -164,7 +170,9 @@ class Keeper:
         ledger = store.ledger
         if ledger is not None:
             with store.working():
-                ledger.timeline.tick(*store.now())
+                stepped = ledger.timeline.tick(*store.now())
+            if stepped or self._slept(now):
+                self._duties.clock_jumped()
         store.mend(now)
         if store.journal.full:
             store.journal.rotate()
@@ -177,6 +185,15 @@ class Keeper:
             self._duties.became_owner()
         self._listen_to_others()
         store.keep_within_bounds()
+
+    def _slept(self, now: float) -> bool:
+        """
+        Whether the machine was suspended since the last look: the boot clock
+        counts that time, the monotonic one does not.
+        """
+        gap = self._store.clock.boot_ns() / 1e9 - now
+        before, self._clock_gap = self._clock_gap, gap
+        return before is not None and gap - before > _SUSPENDED
 
     def _sync(self, now: float, urgent: bool) -> None:
         journal = self._store.journal

@@ -640,6 +640,19 @@ class Store:
         return found
 
 
+def known_first_user(directory: Path | None, app_id: str, machine: str) -> str | None:
+    """
+    The `user_id` that `first_user` has published, if any.
+    """
+    if directory is None:
+        return None
+    try:
+        found = _first_user_path(directory, app_id, machine).read_text("ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return found if found.isdigit() else None
+
+
 def first_user(directory: Path | None, app_id: str, machine: str, fresh_id: str) -> str:
     """
     The `user_id` with which an app begins on a machine: the same for every
@@ -651,16 +664,16 @@ def first_user(directory: Path | None, app_id: str, machine: str, fresh_id: str)
         machine: What names the machine.
         fresh_id: Used if nobody was first.
     """
-    if directory is None:
-        return fresh_id
-    path = directory / f"user-{app_id}-{outlook.fingerprint(machine)}"
+    known = known_first_user(directory, app_id, machine)
+    if known is not None or directory is None:
+        return known or fresh_id
     try:
-        found = path.read_text("ascii").strip()
-    except (OSError, ValueError):
-        found = ""
-    if not found:
-        try:
-            found = system.publish(path, fresh_id.encode()).decode("ascii", "replace").strip()
-        except OSError:
-            return fresh_id
-    return found if found.isdigit() else fresh_id
+        found = system.publish(_first_user_path(directory, app_id, machine), fresh_id.encode())
+    except OSError:
+        return fresh_id
+    text = found.decode("ascii", "replace").strip()
+    return text if text.isdigit() else fresh_id
+
+
+def _first_user_path(directory: Path, app_id: str, machine: str) -> Path:
+    return directory / f"user-{app_id}-{outlook.fingerprint(machine)}"

@@ -82,11 +82,16 @@ class Timeline:
             self.save()
         return step is not None
 
-    def feed_date(self, date: float, wall: int, boot_clock: int) -> None:
+    def feed_date(self, date: float, wall: int, boot_clock: int, round_trip: int) -> None:
         """
         Learn from a trusted ``Date``; kept with the next `save`.
+
+        Args:
+            date: Seconds since 1970.
+            wall, boot_clock: When the answer was there, µs.
+            round_trip: µs since the request was begun.
         """
-        self.knowledge = clock.feed_date(self.knowledge, date, wall, boot_clock)
+        self.knowledge = clock.feed_date(self.knowledge, date, wall, boot_clock, round_trip)
 
     def settle(self, entry: Entry) -> Entry:
         """

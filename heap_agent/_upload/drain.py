@@ -104,6 +104,7 @@ class Drain:
         self._unsettled: _Unsettled | None = None
         self._restored: Ledger | None = None
         self._delivering = False
+        self._round_trip = 0
         self._requests: list[Request] = []
         self._stopping = threading.Event()
         self._complained: Answer | None = None
@@ -122,13 +123,13 @@ class Drain:
         Returns:
             Seconds until the next one is due.
         """
-        interval = self._delivery.policy.interval
         if not self._pass.acquire(blocking=False):
-            return interval
+            return self._delivery.policy.interval
         try:
             wait = self._run(None)
             self._answer_requests(wait is None)
-            return interval if wait is None else wait
+            # Asked for now: it may have been changed during the pass.
+            return self._delivery.policy.interval if wait is None else wait
         finally:
             self._pass.release()
 
@@ -312,7 +313,7 @@ class Drain:
             allowed = self._allowed()
         if not allowed:
             return Outcome(Answer.REACHED)
-        outcome = self._transport.probe(TRACK_PATH, timeout=timeout)
+        outcome = self._timed(lambda: self._transport.probe(TRACK_PATH, timeout=timeout))
         self._receive(outcome)
         return outcome
 
@@ -326,7 +327,8 @@ class Drain:
             if not self._allowed():
                 return -1.0
             ledger.queue.set_in_flight(step.ids)
-        outcome = self._transport.send(wire.PATHS[step.kind], body, timeout=timeout)
+        path = wire.PATHS[step.kind]
+        outcome = self._timed(lambda: self._transport.send(path, body, timeout=timeout))
         verdict = self._receive(outcome)
         self._settle(_Unsettled(ledger, verdict, outcome))
         return None
@@ -339,6 +341,15 @@ class Drain:
             rows = ledger.queue.freeze(rows, ledger.timeline.settle)
             ledger.timeline.save()
         return rows
+
+    def _timed(self, request: Callable[[], Outcome]) -> Outcome:
+        """
+        Note how long a request took: so much older may the ``Date`` in its answer be.
+        """
+        began = self._now()
+        outcome = request()
+        self._round_trip = max(0, round((self._now() - began) * 1e6))
+        return outcome
 
     def _receive(self, outcome: Outcome) -> Verdict:
         verdict = self._delivery.receive(self._now(), random.random(), outcome)
@@ -405,7 +416,7 @@ class Drain:
         wall, boot_clock = self._store.now()
         with self._store.working(), ledger.database.transact() as execute:
             if outcome.date is not None:
-                ledger.timeline.feed_date(outcome.date, wall, boot_clock)
+                ledger.timeline.feed_date(outcome.date, wall, boot_clock, self._round_trip)
                 ledger.timeline.save()
             now = self._now()
             trouble = self._delivery.trouble

@@ -100,6 +100,16 @@ def test_a_clock_that_goes_backwards_blocks_for_one_window_at_most() -> None:
     assert budget.room(5.0 + 60.0 + MARGIN) == 10
 
 
+def test_an_entry_is_as_young_as_its_last_part() -> None:
+    """What is remembered together is forgotten together, and not too early."""
+    budget = Budget(10, 60.0)
+    budget.spend(0.0, 5)
+    budget.spend(0.9, 5)
+    assert budget.snapshot(0.9) == [[0.0, 10]]
+    assert budget.room(62.5) == 0
+    assert budget.room(63.0) == 10
+
+
 def test_spending_too_much_leaves_no_room_rather_than_less() -> None:
     """An overdraft is remembered until it is over."""
     budget = Budget(10, 60.0)

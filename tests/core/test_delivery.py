@@ -742,6 +742,17 @@ def test_a_trial_without_witnesses_waits_and_heals(count: int) -> None:
     assert len(device.delivered) == count
 
 
+def test_witnesses_take_turns() -> None:
+    """When all have been tried they are tried again, each in its turn."""
+    device, tried = singles(8), []
+    rejected_five_times(device)
+    for _ in range(9):
+        step = device.send()
+        tried.append(step.ids[0])
+        device.receive(step, REJECTED)
+    assert tried == [8, 7, 6] * 3
+
+
 def test_a_new_event_is_the_next_witness() -> None:
     """What is recorded during a back-off is tried first after it."""
     device = singles(5)
@@ -775,6 +786,7 @@ def test_a_witness_without_budget_is_waited_for() -> None:
     rows = [event(id, actor=f"s{id}") for id in range(1, 6)] + [event(9, actor="w")]
     device = Device(Policy(batch_items=1, identity_budget=1), rows)
     rejected_five_times(device)
+    device.now += 63.0
     device.receive(device.send(), CUT_OFF)
     step = device.next_step()
     assert isinstance(step, Wait)

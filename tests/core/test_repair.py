@@ -322,6 +322,9 @@ def test_two_surrogates_that_make_a_character_become_it() -> None:
     assert ("😀", ["surrogate"]) == repaired("\ud83d\ude00")
     assert ("v" * 253 + "😀", ["surrogate"]) == repaired("v" * 253 + "\ud83d\ude00", limit=255)
     assert ("v" * 254, ["surrogate", "too_long"]) == repaired("v" * 254 + "\ud83d\ude00", limit=255)
+    assert ("v" * 254, ["surrogate", "too_long"]) == repaired(
+        "v" * 254 + "☝\ud83c\udffd", limit=255
+    )
 
 
 def _name_and_kinds(name: str) -> tuple[str, tuple[str, ...]]:
@@ -474,6 +477,8 @@ class BrokenZone(tzinfo):
     def utcoffset(self, _: datetime | None) -> NoReturn:
         raise RuntimeError("no offset")
 
+    dst = tzname = utcoffset
+
 
 class NoText(uuid.UUID):
     """A UUID whose text is no text."""
@@ -503,6 +508,39 @@ def test_whatever_raises_while_it_is_read_is_left_out(value: object) -> None:
     assert ("left out", ["unreadable"]) == repaired(value)
     assert ("sound", ["unreadable"]) == repaired(["sound", value])
     assert ({"in.other": 1}, ["unreadable"]) == event_properties(nested)
+
+
+def test_a_scalar_that_stands_for_another_without_end_is_left_out() -> None:
+    """
+    Only so many wrappers are taken off.
+    """
+
+    class Other(NumpyLike):
+        __module__ = "numpy"
+
+    value: object = 1
+    for _ in range(100):
+        value = Other(NumpyLike(value))
+
+    assert ("left out", ["unsupported"]) == repaired(value)
+
+
+def test_a_mapping_that_recurses_is_not_read_again() -> None:
+    """
+    A RecursionError is no sign of another thread: one look is enough.
+    """
+
+    class Recursing(UnreadableMapping):
+        looks = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.looks += 1
+            raise RecursionError
+
+    mapping = Recursing()
+
+    assert ({}, ["unreadable"]) == event_properties({"key": mapping})
+    assert 1 == mapping.looks
 
 
 def test_what_ends_the_program_is_not_a_fault() -> None:

@@ -1,0 +1,3 @@
+"""
+What the package costs, measured. See README.md beside this file.
+"""

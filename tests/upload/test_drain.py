@@ -1,0 +1,271 @@
+"""
+The sender's loop with a real store and a sender that answers as it is told.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from heap_agent._core import wire
+from heap_agent._core.delivery import Delivery, Policy
+from heap_agent._core.events import Actor, Kind
+from heap_agent._core.outcomes import Answer, Outcome, unreachable
+from heap_agent._store.store import Store
+from heap_agent._store.system import Clock
+from heap_agent._upload.drain import Drain
+
+ACCEPTED = Outcome(Answer.ACCEPTED, 200)
+REACHED = Outcome(Answer.REACHED, 200)
+
+
+@attrs.define
+class Line:
+    """
+    A network that gives the answers it was told, and success after them.
+    """
+
+    answers: list[Outcome | Callable[[], Outcome]] = attrs.field(factory=list)
+    bodies: list[bytes] = attrs.field(factory=list)
+    paths: list[str] = attrs.field(factory=list)
+    probes: int = 0
+    reachable: bool = True
+    when_probed: Callable[[], None] = lambda: None
+
+    def send(self, path: str, body: bytes, *, timeout: float | None = None) -> Outcome:
+        """Post one body."""
+        self.bodies.append(body)
+        self.paths.append(path)
+        answer = self.answers.pop(0) if self.answers else ACCEPTED
+        return answer() if callable(answer) else answer
+
+    def probe(self, path: str, *, timeout: float | None = None) -> Outcome:
+        """Ask for anything."""
+        self.probes += 1
+        self.when_probed()
+        return REACHED if self.reachable else unreachable("no network", began=False)
+
+
+@attrs.define
+class Setting:
+    """
+    A store, its drain and the line.
+    """
+
+    store: Store
+    line: Line
+    drain: Drain
+    allowed: bool = True
+
+    def record(self, *names: str) -> None:
+        """Record events as `track` does."""
+        wall, boot_clock = self.store.now()
+        opening = wire.opening(wire.actor_line(Actor("11", "42")))
+        who = wire.who(Actor("11", "42"), "7")
+        for name in names:
+            tail = wire.Wire().tail(name, None, wire.NOTHING)
+            assert tail is not None
+            head = opening + wire.stamp(wall) + wire.BEFORE_KEY
+            self.store.journal.put(Kind.EVENT, 0, wall, boot_clock, head, who + tail)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Queued, delivered, dead."""
+        books = self.store.books()
+        return books.queued, books.counts["delivered"], books.dead
+
+
+@pytest.fixture(name="make")
+def _make(tmp_path: Path) -> Iterator[Callable[[], Setting]]:
+    made: list[Setting] = []
+
+    def make() -> Setting:
+        store = Store(tmp_path, Clock(), max_bytes=1 << 26)
+        store.open()
+        line = Line()
+        setting = Setting(store, line, None)  # type: ignore[arg-type]
+        setting.drain = Drain(
+            store,
+            Delivery(Policy(interval=5.0)),
+            lambda: line,
+            allowed=lambda: setting.allowed,
+            state_changed=lambda: None,
+        )
+        made.append(setting)
+        return setting
+
+    yield make
+    for setting in made:
+        assert setting.store.check() == []
+        setting.store.close()
+
+
+def test_a_pass_sends_and_deletes(make: Callable[[], Setting]) -> None:
+    """What was recorded is probed for, sent in one request, and gone after the answer."""
+    here = make()
+    here.record("A", "B")
+
+    assert here.drain.tick() == 5.0
+
+    assert here.line.probes == 1
+    assert [body.count(b'"event":') for body in here.line.bodies] == [2]
+    assert here.counts == (0, 2, 0)
+
+
+def test_nothing_is_frozen_without_a_network(make: Callable[[], Setting]) -> None:
+    """A device that cannot even connect does not seal its wrong times."""
+    here = make()
+    here.line.reachable = False
+    here.record("A")
+
+    wait = here.drain.tick()
+
+    assert 0 < wait < 5.0
+    ledger = here.store.ledger
+    assert ledger is not None
+    (row,) = ledger.queue.load([one.id for one in ledger.queue.peek()])
+    assert row.entry.flags == 0
+    assert here.line.bodies == []
+
+
+def test_frozen_rows_keep_their_bytes(make: Callable[[], Setting]) -> None:
+    """A retry carries the same bytes, whatever the clocks say meanwhile."""
+    here = make()
+    here.record("A")
+    here.line.answers = [unreachable("reset", began=True)]
+    here.drain.tick()
+    assert here.store.ledger is not None
+    here.store.ledger.timeline.feed_date(4e9, *here.store.now(), 0)
+
+    assert here.drain.flush(10)
+
+    assert len(here.line.bodies) == 2
+    assert here.line.bodies[0] == here.line.bodies[1]
+
+
+def test_an_answer_that_cannot_be_written_is_written_first(
+    make: Callable[[], Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the deletion of accepted rows is not committed, nothing else leaves."""
+    here = make()
+    here.record("A")
+    assert here.store.ledger is not None
+    database = here.store.ledger.database
+
+    def lock_out() -> Outcome:
+        # Another connection that writes is what a refusing disk looks like from here.
+        import sqlite3
+
+        assert database.path is not None
+        blocker.append(sqlite3.connect(database.path, isolation_level=None))
+        blocker[0].execute("BEGIN IMMEDIATE")
+        return ACCEPTED
+
+    blocker: list[object] = []
+    here.line.answers = [lock_out]
+    here.drain.tick()
+    here.record("B")
+    here.drain.tick()
+    assert len(here.line.bodies) == 1, "B left before the answer for A was written down"
+
+    blocker[0].close()  # type: ignore[attr-defined]
+
+    assert here.drain.flush(10)
+    assert [b'"event":"B"' in body for body in here.line.bodies] == [False, True]
+    assert here.counts == (0, 2, 0)
+
+
+def test_without_permission_nothing_leaves(make: Callable[[], Setting]) -> None:
+    """Consent and pauses are asked for before each request."""
+    here = make()
+    here.record("A")
+    here.allowed = False
+
+    assert here.drain.flush(None) is False
+    assert (here.line.probes, here.line.bodies) == (0, [])
+
+    here.allowed = True
+    assert here.drain.flush(None) is True
+
+
+def test_permission_withdrawn_during_a_probe(make: Callable[[], Setting]) -> None:
+    """A request that was about to follow a probe does not."""
+    here = make()
+    here.record("A")
+
+    def withdraw() -> None:
+        here.allowed = False
+
+    here.line.when_probed = withdraw
+
+    assert here.drain.flush(None) is False
+    assert here.line.bodies == []
+
+
+def test_refused_events_become_dead_letters(make: Callable[[], Setting]) -> None:
+    """A single event that is refused is kept with status and reason."""
+    here = make()
+    here.record("A")
+    here.line.answers = [Outcome(Answer.REJECTED, 400, reason="no such thing")]
+
+    here.drain.tick()
+
+    assert here.counts == (0, 0, 1)
+    assert here.store.ledger is not None
+    (dead,) = here.store.ledger.queue.dead_letters()
+    assert (dead.status, dead.reason) == (400, "no such thing")
+
+
+def test_one_pass_at_a_time(make: Callable[[], Setting]) -> None:
+    """A flush waits for a pass under way no longer than its timeout."""
+    here = make()
+    here.record("A")
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow() -> Outcome:
+        entered.set()
+        assert leave.wait(30)
+        return ACCEPTED
+
+    here.line.answers = [slow]
+    passing = threading.Thread(target=here.drain.tick)
+    passing.start()
+    assert entered.wait(30)
+
+    assert here.drain.flush(0.05) is False
+    assert here.drain.tick() == 5.0
+
+    leave.set()
+    passing.join()
+    assert here.drain.flush(10) is True
+    assert len(here.line.bodies) == 1
+
+
+def test_back_off_survives_a_restart(make: Callable[[], Setting]) -> None:
+    """A new owner goes on waiting where the last one stopped."""
+    here = make()
+    here.record("A")
+    here.line.answers = [Outcome(Answer.THROTTLED, 429, retry_after=600.0)]
+    assert here.drain.tick() >= 600.0
+    here.store.close()
+
+    there = make()
+
+    assert 500 < there.drain.tick() < 700
+    assert there.line.bodies == []
+
+
+def test_identify_and_user_properties_have_their_own_paths(make: Callable[[], Setting]) -> None:
+    """Each kind of row goes to its path, identify alone, one app id per request."""
+    here = make()
+    here.record("A")
+    here.store.record_state({}, identify=Actor("11", "42", "alice"))
+    here.store.record_user_properties(Actor("11", "42", "alice"), b'{"plan":"free"}')
+
+    assert here.drain.flush(10)
+
+    assert sorted(here.line.paths) == ["/api/add_user_properties", "/api/track", "/api/v1/identify"]
