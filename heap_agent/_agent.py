@@ -46,7 +46,7 @@ from heap_agent._status import Status, read_status
 from heap_agent._store import system
 from heap_agent._store.absorb import Request
 from heap_agent._store.keeper import Duties, Keeper
-from heap_agent._store.store import Store, first_user, known_first_user
+from heap_agent._store.store import Store, copied_from_elsewhere, first_user, known_first_user
 from heap_agent._upload.drain import Drain, Sender
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
@@ -243,6 +243,10 @@ class Agent:
             self._reload()
             return
         self._store.open()
+        if copied_from_elsewhere(self._directory, self._app_id, self._machine):
+            _log.warning(
+                "the state directory comes from another machine: a new anonymous user begins here"
+            )
         self._reload()
         if self._store.ledger is not None:
             # What an earlier run left behind is delivered without a word from us.

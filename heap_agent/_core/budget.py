@@ -21,7 +21,7 @@ import attrs
 from heap_agent._core import limits
 from heap_agent._core.events import Kind
 
-__all__ = ["Budget", "Budgets", "Ledger", "Purse"]
+__all__ = ["Allowance", "Budget", "Budgets", "Purse"]
 
 #: Seconds by which our window is longer than the server's. The server counts
 #: arrivals: of two requests a minute apart, the first may have been slow on its
@@ -270,7 +270,7 @@ class Purse:
         return self._actors.room(self._now, (self._app_id, actor))
 
 
-class Ledger:
+class Allowance:
     """
     Which budgets a request is charged to.
 
@@ -296,7 +296,7 @@ class Ledger:
 
     def __repr__(self) -> str:
         actors = ", ".join(f"{kind.name}: {budgets!r}" for kind, budgets in self._actors.items())
-        return f"<Ledger app: {self._app!r}, {actors}>"
+        return f"<Allowance app: {self._app!r}, {actors}>"
 
     def resize(
         self, identity_budget: float | None, app_budget: float | None, fleet_size: int

@@ -89,33 +89,30 @@ never find out.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from enum import Enum
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import attrs
-from attrs import validators
 
 from heap_agent._core import limits
-from heap_agent._core.budget import Ledger
+from heap_agent._core.budget import Allowance
 from heap_agent._core.events import Candidate, Kind
+from heap_agent._core.lanes import (
+    TRIAL_SIZE,
+    Lane,
+    LaneKey,
+    Mode,
+    Pause,
+    Window,
+    mapping,
+)
 from heap_agent._core.outcomes import Answer, Outcome
+from heap_agent._core.policy import Policy
 
 __all__ = ["Delivery", "Idle", "LaneKey", "Policy", "Probe", "Send", "Step", "Verdict", "Wait"]
 
 #: The members of a request around its rows: app id, name of the list, brackets.
 ENVELOPE_BYTES: Final = 64
-
-#: Singles rejected in a row that start a trial; also its witnesses.
-TRIAL_SIZE: Final = 5
-
-#: A window in bytes never shrinks below this; in rows it reaches one anyway, and
-#: a row that is alone may have any size.
-WINDOW_BYTES_MINIMUM: Final = 4_096
-
-#: At most this many acceptances are asked for before a window grows.
-PATIENCE_MAXIMUM: Final = 64
 
 #: No `Wait` is shorter, whatever rounding leaves of one.
 WAIT_MINIMUM: Final = 0.05
@@ -123,62 +120,8 @@ WAIT_MINIMUM: Final = 0.05
 #: As a share of what was told: nobody returns early, and not all at once.
 RETRY_AFTER_JITTER: Final = 0.1
 
-#: Longest pause that a snapshot may restore: the longest `Retry-After` with its
-#: jitter is below.
-PAUSE_MAXIMUM: Final = 7_200.0
-
-#: A lane: what is sent, and for which app id.
-LaneKey: TypeAlias = tuple[Kind, str]
-
 
 # -- values ---------------------------------------------------------------------
-
-
-def _is_a_budget(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not 0 < value < math.inf:
-        raise ValueError(
-            f"{attribute.name} must be a number above 0, or None for no limit; got {value!r}"
-        )
-
-
-@attrs.frozen(slots=True)
-class Policy:
-    """
-    How delivery behaves.
-
-    Attributes:
-        interval: Seconds between two looks at an empty queue.
-        batch_items: Rows in a request, at most 1000.
-        batch_bytes: Bytes of a request's body, at most 1,000,000.
-        identity_budget: Events a minute for one actor; None: without limit,
-            and no limit on requests for an identity either.
-        app_budget: Events a minute for one app id; None: without limit.
-        fleet_size: Devices that share the two budgets.
-        backoff_base: Seconds, the ceiling of the first back-off.
-        backoff_cap: Seconds, the ceiling of all of them. The longest back-off,
-            after MISCONFIGURED, lies between half of it and all of it.
-    """
-
-    interval: float = attrs.field(default=limits.INTERVAL, validator=validators.ge(0))
-    batch_items: int = attrs.field(
-        default=limits.BATCH_ITEMS,
-        validator=[validators.ge(1), validators.le(limits.BATCH_ITEMS)],
-    )
-    batch_bytes: int = attrs.field(
-        default=limits.BATCH_BYTES,
-        validator=[validators.ge(1), validators.le(limits.BATCH_BYTES)],
-    )
-    identity_budget: float | None = attrs.field(
-        default=float(limits.IDENTITY_EVENTS_PER_MINUTE),
-        validator=_is_a_budget,
-    )
-    app_budget: float | None = attrs.field(
-        default=float(limits.APP_EVENTS_PER_MINUTE),
-        validator=_is_a_budget,
-    )
-    fleet_size: int = attrs.field(default=1, validator=validators.ge(1))
-    backoff_base: float = attrs.field(default=1.0, validator=validators.ge(0))
-    backoff_cap: float = attrs.field(default=300.0, validator=validators.ge(0))
 
 
 @attrs.frozen(slots=True)
@@ -234,258 +177,11 @@ class Verdict:
     restore: tuple[int, ...] = ()
 
 
-class _Mode(Enum):
-    NORMAL = "normal"
-    TRIAL = "trial"
-    CONVICTED = "convicted"
-
-
-# -- parts of a lane --------------------------------------------------------------
-
-
-@attrs.define(slots=True)
-class _Pause:
-    """A time in which nothing is tried, and why."""
-
-    until: float = 0.0
-    length: float = 0.0
-    attempt: int = 0
-    cause: Answer | None = None
-
-    def begin(self, now: float, seconds: float, cause: Answer) -> None:
-        self.until, self.length, self.cause = now + seconds, seconds, cause
-
-    def lift(self) -> None:
-        """End the waiting, not the counting: the next failure waits longer."""
-        self.length = 0.0
-
-    def remaining(self, now: float) -> float:
-        if self.until - now > self.length:
-            # Lifted, or the clock went backwards.
-            self.until = now + self.length
-        return max(0.0, self.until - now)
-
-    def snapshot(self, now: float) -> dict[str, object]:
-        cause = None if self.cause is None else self.cause.name
-        return {"wait": self.remaining(now), "attempt": self.attempt, "cause": cause}
-
-    def restore(self, now: float, data: object) -> None:
-        saved = _mapping(data)
-        name = saved.get("cause")
-        cause = Answer.__members__.get(name) if isinstance(name, str) else None
-        if cause is not None:
-            self.begin(now, _number(saved.get("wait"), 0.0, PAUSE_MAXIMUM, 0.0), cause)
-            self.attempt = int(_number(saved.get("attempt"), 0, 1_000, 0))
-
-
-@attrs.define(slots=True)
-class _Window:
-    """How many rows and bytes one request may hold."""
-
-    items: int
-    bytes: int
-    patience: int = 1
-    accepted: int = 0
-    has_grown: bool = False
-
-    def shrink(self, items: int, size: int) -> None:
-        """Go to half of what was sent; the window may have been far larger."""
-        self.items = max(1, min(self.items, items) // 2)
-        self.bytes = min(self.bytes, max(WINDOW_BYTES_MINIMUM, size // 2))
-        if self.has_grown:
-            self.patience = min(self.patience * 2, PATIENCE_MAXIMUM)
-        self.accepted, self.has_grown = 0, False
-
-    def grow(self, policy: Policy) -> None:
-        """Note an acceptance."""
-        self.accepted += 1
-        if self.is_full(policy):
-            self.patience = 1
-        elif self.accepted >= self.patience:
-            self.items = min(self.items * 2, policy.batch_items)
-            self.bytes = min(self.bytes * 2, policy.batch_bytes)
-            self.accepted, self.has_grown = 0, True
-
-    def is_full(self, policy: Policy) -> bool:
-        return self.items >= policy.batch_items and self.bytes >= policy.batch_bytes
-
-
-@attrs.define(slots=True)
-class _Group:
-    """
-    Rows under suspicion.
-
-    `paired`: this group together with the one directly before it was rejected,
-    and nothing has left that one but rows that were accepted.
-    """
-
-    ids: tuple[int, ...]
-    paired: bool = False
-
-
-@attrs.define(slots=True)
-class _Suspects:
-    """Groups of rows that were rejected together, in the order of their rows."""
-
-    groups: list[_Group] = attrs.field(factory=list)
-
-    def __len__(self) -> int:
-        return sum(len(group.ids) for group in self.groups)
-
-    def keep(self, present: Collection[int]) -> None:
-        """Forget rows that are gone."""
-        for index, group in enumerate(self.groups):
-            rest = tuple(id for id in group.ids if id in present)
-            if len(rest) < len(group.ids):
-                group.ids = rest
-                # The bad one may be among them, so that nothing is known of the pair.
-                self._unpair(index + 1)
-        self._drop_empty()
-
-    def acquit(self, ids: tuple[int, ...]) -> None:
-        """Take out rows of one group, or of none, that were accepted."""
-        index = self._find(ids[0])
-        if index is None:
-            return
-        group = self.groups[index]
-        group.ids = tuple(id for id in group.ids if id not in set(ids))
-        if not group.ids and index + 1 < len(self.groups) and self.groups[index + 1].paired:
-            self.groups[index + 1 : index + 2] = _halves(self.groups[index + 1].ids)
-        self._drop_empty()
-
-    def split(self, ids: tuple[int, ...]) -> None:
-        """Halve rows of one group, or of none, that were rejected together."""
-        index = self._find(ids[0])
-        if index is None:
-            self.groups.extend(_halves(ids))
-            return
-        self._unpair(index + 1)
-        rest = tuple(id for id in self.groups[index].ids if id not in set(ids))
-        self.groups[index : index + 1] = [*_halves(ids), _Group(rest)]
-        self._drop_empty()
-
-    def remove(self, id: int) -> None:
-        """Take out a row that was refused alone."""
-        index = self._find(id)
-        if index is not None:
-            self.groups[index].ids = tuple(other for other in self.groups[index].ids if other != id)
-            self._unpair(index + 1)
-            self._drop_empty()
-
-    def put_first(self, ids: Iterable[int]) -> None:
-        """Have these rows judged first, each alone."""
-        self.groups[:0] = [_Group((id,)) for id in ids]
-
-    def _find(self, id: int) -> int | None:
-        return next((i for i, group in enumerate(self.groups) if id in group.ids), None)
-
-    def _unpair(self, index: int) -> None:
-        if index < len(self.groups):
-            self.groups[index].paired = False
-
-    def _drop_empty(self) -> None:
-        self.groups = [group for group in self.groups if group.ids]
-
-
-@attrs.define(slots=True)
-class _Lane:
-    """
-    Rows of one kind and one app id.
-
-    `rejected` are the singles rejected in a row, oldest first: fewer than five,
-    all buried, in NORMAL mode; the five that are kept, in TRIAL mode. `tried` are
-    the witnesses that were rejected; `is_hung`: a trial has failed before.
-    """
-
-    kind: Kind
-    app_id: str
-    window: _Window
-    pause: _Pause = attrs.field(factory=_Pause)
-    suspects: _Suspects = attrs.field(factory=_Suspects)
-    mode: _Mode = _Mode.NORMAL
-    rejected: list[int] = attrs.field(factory=list)
-    tried: set[int] = attrs.field(factory=set)
-    witnesses_left: int = TRIAL_SIZE
-    is_hung: bool = False
-
-    @property
-    def key(self) -> LaneKey:
-        return self.kind, self.app_id
-
-    def parts(self, rows: Sequence[Candidate]) -> Iterable[list[Candidate]]:
-        """The groups of suspects, then all other rows."""
-        by_id = {row.id: row for row in rows}
-        for group in self.suspects.groups:
-            yield [by_id.pop(id) for id in group.ids]
-        yield list(by_id.values())
-
-    def start_trial(self) -> None:
-        self._enter(_Mode.TRIAL)
-        for id in self.rejected:
-            self.suspects.remove(id)
-        self.suspects.put_first(self.rejected)
-
-    def convict(self) -> None:
-        self._enter(_Mode.CONVICTED)
-        self.rejected.clear()
-
-    def hang(self) -> None:
-        """Give this trial up; the next one has a single witness."""
-        self.is_hung, self.witnesses_left = True, 1
-
-    def witnesses(self, rows: Sequence[Candidate], newest: Sequence[Candidate]) -> list[Candidate]:
-        """Rows that may be tried alone, best first."""
-        pool = {row.id: row for row in newest if (row.kind, row.app_id) == self.key}
-        pool |= {row.id: row for row in reversed(rows) if row.id not in pool}
-        self.tried &= pool.keys()
-        barred = self.tried.union(self.rejected)
-        fresh = [row for row in pool.values() if row.id not in barred]
-        if fresh or not self.is_hung:
-            names = {row.name for row in pool.values() if row.id in barred}
-            return sorted(fresh, key=lambda row: row.name in names)
-        self.tried.clear()
-        condemned = [row for row in rows if row.id in self.rejected]
-        return [row for row in pool.values() if row not in condemned] + condemned
-
-    def _enter(self, mode: _Mode) -> None:
-        self.mode, self.is_hung, self.witnesses_left = mode, False, TRIAL_SIZE
-        self.tried.clear()
-
-    def snapshot(self, now: float) -> dict[str, object]:
-        return {
-            "kind": int(self.kind),
-            "app_id": self.app_id,
-            "items": self.window.items,
-            "bytes": self.window.bytes,
-            "pause": self.pause.snapshot(now),
-            "mode": self.mode.name,
-            "rejected": list(self.rejected),
-            "hung": self.is_hung,
-        }
-
-    def restore(self, now: float, saved: Mapping[str, object]) -> None:
-        items, size = self.window.items, self.window.bytes
-        self.window.items = int(_number(saved.get("items"), 1, items, items))
-        self.window.bytes = int(_number(saved.get("bytes"), 1, size, size))
-        self.pause.restore(now, saved.get("pause"))
-        rejected, mode = saved.get("rejected"), saved.get("mode")
-        ids = [id for id in rejected if isinstance(id, int)] if isinstance(rejected, list) else []
-        if mode == _Mode.CONVICTED.name:
-            self.convict()
-        elif mode == _Mode.TRIAL.name and len(ids) == TRIAL_SIZE:
-            self._enter(_Mode.TRIAL)
-            self.rejected = ids
-            if saved.get("hung") is True:
-                self.hang()
-        elif len(ids) < TRIAL_SIZE:
-            self.rejected = ids
-
-
 @attrs.frozen(slots=True)
 class _Flight:
     """What is on its way; without a lane, a probe."""
 
-    lane: _Lane | None
+    lane: Lane | None
     rows: tuple[Candidate, ...] = ()
     is_trial: bool = False
 
@@ -513,13 +209,13 @@ class Delivery:
         """
         self.policy = Policy() if policy is None else policy
         self.last_outcome: Outcome | None = None
-        self._lanes: dict[LaneKey, _Lane] = {}
-        self._network = _Pause()
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._network = Pause()
         self._is_proven = False
         self._flight: _Flight | None = None
         self._chance = 0.5
         self._next_at: float | None = None
-        self._ledger = _ledger(self.policy)
+        self._allowance = _allowance(self.policy)
 
     def __repr__(self) -> str:
         lanes = ", ".join(
@@ -542,7 +238,7 @@ class Delivery:
         """
         The kinds and app ids whose newest rows `next_step` wants to see.
         """
-        return tuple(lane.key for lane in self._lanes.values() if lane.mode is _Mode.TRIAL)
+        return tuple(lane.key for lane in self._lanes.values() if lane.mode is Mode.TRIAL)
 
     @property
     def trouble(self) -> Answer | None:
@@ -577,7 +273,7 @@ class Delivery:
             now: The current time.
             backlog: Queued events by (app id, actor).
         """
-        return self._ledger.seconds_to_drain(now, backlog)
+        return self._allowance.seconds_to_drain(now, backlog)
 
     def set_policy(self, policy: Policy) -> None:
         """
@@ -588,8 +284,8 @@ class Delivery:
             lane.window.items = min(lane.window.items, policy.batch_items)
             lane.window.bytes = min(lane.window.bytes, policy.batch_bytes)
             if was_full:
-                lane.window = _Window(policy.batch_items, policy.batch_bytes)
-        self._ledger.resize(policy.identity_budget, policy.app_budget, policy.fleet_size)
+                lane.window = Window(policy.batch_items, policy.batch_bytes)
+        self._allowance.resize(policy.identity_budget, policy.app_budget, policy.fleet_size)
         self.policy = policy
 
     def change_interval(self, seconds: float) -> None:
@@ -674,9 +370,9 @@ class Delivery:
         if outcome.answer is not Answer.UNAVAILABLE or outcome.began or outcome.status:
             lane = flight.lane
             actors = [row.actor for row in flight.rows]
-            self._ledger.charge(now, lane.kind, lane.app_id, actors)
+            self._allowance.charge(now, lane.kind, lane.app_id, actors)
         if outcome.answer in _CONTACT:
-            self._network = _Pause()
+            self._network = Pause()
         reaction = _REACTIONS.get(outcome.answer, Delivery._unavailable)
         return reaction(self, now, flight, flight.lane, outcome)
 
@@ -686,8 +382,8 @@ class Delivery:
 
         A request that is on its way counts as sent.
         """
-        budgets = _ledger(self.policy)
-        budgets.restore(now, self._ledger.snapshot(now))
+        budgets = _allowance(self.policy)
+        budgets.restore(now, self._allowance.snapshot(now))
         if self._flight is not None and self._flight.lane is not None:
             lane = self._flight.lane
             actors = [row.actor for row in self._flight.rows]
@@ -705,12 +401,12 @@ class Delivery:
         Meant for a new machine. Waits go on with what was left of them, because
         nobody knows how long the device was off.
         """
-        saved = _mapping(snapshot)
+        saved = mapping(snapshot)
         self._network.restore(now, saved.get("network"))
-        self._ledger.restore(now, saved.get("budgets"))
+        self._allowance.restore(now, saved.get("budgets"))
         lanes = saved.get("lanes")
         for item in lanes if isinstance(lanes, list) else []:
-            lane = _mapping(item)
+            lane = mapping(item)
             kind, app_id = lane.get("kind"), lane.get("app_id")
             if kind in tuple(_LANE_ITEMS) and isinstance(kind, int) and isinstance(app_id, str):
                 self._lane((Kind(kind), app_id)).restore(now, lane)
@@ -719,7 +415,7 @@ class Delivery:
 
     def _sorted_into_lanes(
         self, candidates: Sequence[Candidate]
-    ) -> list[tuple[_Lane, list[Candidate]]]:
+    ) -> list[tuple[Lane, list[Candidate]]]:
         """Lanes in the order of their oldest row, with their rows."""
         rows: dict[LaneKey, list[Candidate]] = {}
         for row in candidates:
@@ -732,7 +428,7 @@ class Delivery:
     def _choose(
         self,
         now: float,
-        lanes: Sequence[tuple[_Lane, list[Candidate]]],
+        lanes: Sequence[tuple[Lane, list[Candidate]]],
         newest: Sequence[Candidate],
     ) -> _Flight | None:
         """The request of the lane whose next row is the oldest that may leave."""
@@ -746,9 +442,9 @@ class Delivery:
         return min(flights, key=lambda f: 0 if f.is_trial else f.rows[0].id, default=None)
 
     def _flight_of(
-        self, now: float, lane: _Lane, rows: list[Candidate], newest: Sequence[Candidate]
+        self, now: float, lane: Lane, rows: list[Candidate], newest: Sequence[Candidate]
     ) -> _Flight:
-        if lane.mode is _Mode.TRIAL:
+        if lane.mode is Mode.TRIAL:
             witnesses = lane.witnesses(rows, newest)
             if not witnesses:
                 self._give_up_trial(now, lane)
@@ -764,10 +460,10 @@ class Delivery:
         return _Flight(lane)
 
     def _filled(
-        self, now: float, lane: _Lane, rows: Sequence[Candidate], most: int
+        self, now: float, lane: Lane, rows: Sequence[Candidate], most: int
     ) -> tuple[Candidate, ...]:
         """As many rows, in this order, as window and budgets allow."""
-        purse = self._ledger.purse(now, lane.kind, lane.app_id)
+        purse = self._allowance.purse(now, lane.kind, lane.app_id)
         batch: list[Candidate] = []
         size = ENVELOPE_BYTES
         for row in rows:
@@ -780,12 +476,12 @@ class Delivery:
         return tuple(batch)
 
     def _delay(
-        self, now: float, lane: _Lane, rows: list[Candidate], newest: Sequence[Candidate]
+        self, now: float, lane: Lane, rows: list[Candidate], newest: Sequence[Candidate]
     ) -> float:
         """Seconds until a lane has something to send."""
-        wanted = lane.witnesses(rows, newest) if lane.mode is _Mode.TRIAL else rows
+        wanted = lane.witnesses(rows, newest) if lane.mode is Mode.TRIAL else rows
         actors = (row.actor for row in wanted)
-        budget = self._ledger.wait(now, lane.kind, lane.app_id, actors)
+        budget = self._allowance.wait(now, lane.kind, lane.app_id, actors)
         return max(lane.pause.remaining(now), budget)
 
     def _wait(self, now: float, seconds: float) -> Wait:
@@ -808,18 +504,18 @@ class Delivery:
         else:
             self._back_off(now, self._network, outcome.answer)
 
-    def _accepted(self, now: float, flight: _Flight, lane: _Lane, outcome: Outcome) -> Verdict:
-        lane.pause = _Pause()
+    def _accepted(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
+        lane.pause = Pause()
         lane.window.grow(self.policy)
         lane.suspects.acquit(flight.ids)
         if flight.is_trial:
             lane.convict()
         else:
-            lane.mode = _Mode.NORMAL
+            lane.mode = Mode.NORMAL
             lane.rejected.clear()
         return Verdict(ack=flight.ids)
 
-    def _rejected(self, now: float, flight: _Flight, lane: _Lane, outcome: Outcome) -> Verdict:
+    def _rejected(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         if flight.is_trial:
             self._witness_refused(now, lane, flight.ids[0])
             return Verdict()
@@ -829,8 +525,8 @@ class Delivery:
             return Verdict()
         return self._single_rejected(lane, flight.ids[0])
 
-    def _single_rejected(self, lane: _Lane, id: int) -> Verdict:
-        if lane.mode is _Mode.NORMAL:
+    def _single_rejected(self, lane: Lane, id: int) -> Verdict:
+        if lane.mode is Mode.NORMAL:
             lane.rejected.append(id)
             if len(lane.rejected) == TRIAL_SIZE:
                 lane.start_trial()
@@ -838,17 +534,17 @@ class Delivery:
         lane.suspects.remove(id)
         return Verdict(bury=(id,))
 
-    def _witness_refused(self, now: float, lane: _Lane, id: int) -> None:
+    def _witness_refused(self, now: float, lane: Lane, id: int) -> None:
         lane.tried.add(id)
         lane.witnesses_left -= 1
         if lane.witnesses_left <= 0:
             self._give_up_trial(now, lane)
 
-    def _give_up_trial(self, now: float, lane: _Lane) -> None:
+    def _give_up_trial(self, now: float, lane: Lane) -> None:
         lane.hang()
         lane.pause.begin(now, self._longest(), Answer.MISCONFIGURED)
 
-    def _too_large(self, now: float, flight: _Flight, lane: _Lane, outcome: Outcome) -> Verdict:
+    def _too_large(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         if flight.is_trial:
             self._witness_refused(now, lane, flight.ids[0])
             return Verdict()
@@ -859,7 +555,7 @@ class Delivery:
         lane.suspects.remove(flight.ids[0])
         return Verdict(bury=flight.ids)
 
-    def _throttled(self, now: float, flight: _Flight, lane: _Lane, outcome: Outcome) -> Verdict:
+    def _throttled(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         self._back_off(now, lane.pause, Answer.THROTTLED)
         if outcome.retry_after:
             told = outcome.retry_after * (1 + RETRY_AFTER_JITTER * self._chance)
@@ -868,7 +564,7 @@ class Delivery:
             self._network.begin(now, lane.pause.length, Answer.THROTTLED)
         return Verdict()
 
-    def _unavailable(self, now: float, flight: _Flight, lane: _Lane, outcome: Outcome) -> Verdict:
+    def _unavailable(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         self._is_proven = False
         if outcome.began:
             self._shrink(lane, flight)
@@ -878,18 +574,18 @@ class Delivery:
             self._back_off(now, self._network, Answer.UNAVAILABLE)
         return Verdict()
 
-    def _captive(self, now: float, flight: _Flight, lane: _Lane, outcome: Outcome) -> Verdict:
+    def _captive(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         self._is_proven = False
         self._back_off(now, lane.pause, Answer.CAPTIVE)
         return Verdict()
 
-    def _misconfigured(self, now: float, flight: _Flight, lane: _Lane, outcome: Outcome) -> Verdict:
+    def _misconfigured(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         lane.pause.begin(now, self._longest(), Answer.MISCONFIGURED)
         return Verdict()
 
     # -- waiting ----------------------------------------------------------------
 
-    def _back_off(self, now: float, pause: _Pause, cause: Answer) -> None:
+    def _back_off(self, now: float, pause: Pause, cause: Answer) -> None:
         """Exponential with full jitter, which spreads a fleet after an outage best."""
         ceiling = self.policy.backoff_base * 2.0 ** min(pause.attempt, 30)
         seconds = self._chance * min(ceiling, self.policy.backoff_cap)
@@ -905,16 +601,16 @@ class Delivery:
 
     # -- the rest ---------------------------------------------------------------
 
-    def _lane(self, key: LaneKey) -> _Lane:
+    def _lane(self, key: LaneKey) -> Lane:
         if key not in self._lanes:
-            window = _Window(self.policy.batch_items, self.policy.batch_bytes)
-            self._lanes[key] = _Lane(*key, window)
+            window = Window(self.policy.batch_items, self.policy.batch_bytes)
+            self._lanes[key] = Lane(*key, window)
         return self._lanes[key]
 
-    def _pauses(self) -> list[_Pause]:
+    def _pauses(self) -> list[Pause]:
         return [self._network, *(lane.pause for lane in self._lanes.values())]
 
-    def _shrink(self, lane: _Lane, flight: _Flight) -> None:
+    def _shrink(self, lane: Lane, flight: _Flight) -> None:
         # Two envelopes, because each half has one.
         size = 2 * ENVELOPE_BYTES + sum(row.size + 1 for row in flight.rows)
         lane.window.shrink(len(flight.rows), size)
@@ -925,7 +621,7 @@ class Delivery:
         return "ready" if self._next_at is None else "waiting"
 
 
-_Reaction: TypeAlias = Callable[[Delivery, float, _Flight, _Lane, Outcome], Verdict]
+_Reaction: TypeAlias = Callable[[Delivery, float, _Flight, Lane, Outcome], Verdict]
 
 #: The table of the module's docstring. REACHED answers a probe; as an answer to
 #: a `Send` it says nothing about the rows, and they are kept as for garbage.
@@ -950,24 +646,5 @@ _LANE_ITEMS: Final = {
 }
 
 
-def _ledger(policy: Policy) -> Ledger:
-    return Ledger(policy.identity_budget, policy.app_budget, policy.fleet_size)
-
-
-def _halves(ids: tuple[int, ...]) -> list[_Group]:
-    """Two groups of which at least one is bad; one where there is nothing to halve."""
-    middle = len(ids) // 2
-    if middle == 0:
-        return [_Group(ids)]
-    return [_Group(ids[:middle]), _Group(ids[middle:], paired=True)]
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: object, low: float, high: float, default: float) -> float:
-    """A number between two bounds; the default for anything else. NaN fails both comparisons."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        return default
-    return min(max(value, low), high)
+def _allowance(policy: Policy) -> Allowance:
+    return Allowance(policy.identity_budget, policy.app_budget, policy.fleet_size)

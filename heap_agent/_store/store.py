@@ -675,5 +675,14 @@ def first_user(directory: Path | None, app_id: str, machine: str, fresh_id: str)
     return text if text.isdigit() else fresh_id
 
 
+def copied_from_elsewhere(directory: Path | None, app_id: str, machine: str) -> bool:
+    """
+    Whether an app has had users in this directory, but never on this machine.
+    """
+    if directory is None or known_first_user(directory, app_id, machine) is not None:
+        return False
+    return any(directory.glob(f"user-{app_id}-*"))
+
+
 def _first_user_path(directory: Path, app_id: str, machine: str) -> Path:
     return directory / f"user-{app_id}-{outlook.fingerprint(machine)}"

@@ -40,6 +40,9 @@ _REPORTED: Final = "losses_reported"
 #: Seconds between two attempts of a flush that has time left.
 _FLUSH_PATIENCE: Final = 5.0
 
+#: Seconds over which a queue that is held back by budgets must grow.
+_BUDGET_WATCH: Final = 300.0
+
 #: Troubles after which waiting is our own choice, not the server's word.
 _OWN_CHOICE: Final = frozenset({Answer.UNAVAILABLE, Answer.CAPTIVE})
 
@@ -105,6 +108,8 @@ class Drain:
         self._restored: Ledger | None = None
         self._delivering = False
         self._round_trip = 0
+        self._held_back: tuple[float, int] | None = None  # (when, queued)
+        self._warned = False
         self._requests: list[Request] = []
         self._stopping = threading.Event()
         self._complained: Answer | None = None
@@ -265,6 +270,7 @@ class Drain:
         if isinstance(step, Idle):
             return -1.0
         if isinstance(step, Wait):
+            self._watch_the_budget(ledger)
             return step.seconds
         timeout = None if deadline is None else max(0.01, deadline - time.monotonic())
         if isinstance(step, Probe):
@@ -447,6 +453,30 @@ class Drain:
         with suppress(ValueError):
             report: dict[str, Any] = json.loads(rows.get(REPORT, "{}"))
             self.last_delivery = self.last_delivery or report.get("last_delivery")
+
+    def _watch_the_budget(self, ledger: Ledger) -> None:
+        """
+        Say once when more is recorded than the budgets let through: then the
+        queue only grows, and the oldest events will be dropped in the end.
+        """
+        if self._delivery.trouble is not None:
+            self._held_back = None
+            return
+        now, queued = self._now(), ledger.queue.count()
+        if self._held_back is None:
+            self._held_back = (now, queued)
+        elif now - self._held_back[0] >= _BUDGET_WATCH:
+            grown = queued - self._held_back[1]
+            self._held_back = (now, queued)
+            if grown > 0 and not self._warned:
+                self._warned = True
+                _log.warning(
+                    "recording outruns the budget: the queue has grown by %d events in %d s, "
+                    "to %d. Record less, or raise identity_budget, app_budget or lower fleet_size",
+                    grown,
+                    _BUDGET_WATCH,
+                    queued,
+                )
 
     def _tell_losses(self, ledger: Ledger) -> None:
         assert self._report_losses is not None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_agent._core.budget import MARGIN, Budget, Budgets, Ledger
+from heap_agent._core.budget import MARGIN, Allowance, Budget, Budgets
 from heap_agent._core.events import Kind
 
 
@@ -216,51 +216,51 @@ def test_seconds_for_is_what_a_drain_takes(count: int, spent: int) -> None:
 
 def test_ledger_charges_events_one_by_one() -> None:
     """Each event counts for its actor and for the app id."""
-    ledger = Ledger(5, 7, 1)
-    ledger.charge(0.0, Kind.EVENT, "11", ["a", "a", "a", "b"])
-    purse = ledger.purse(0.0, Kind.EVENT, "11")
+    allowance = Allowance(5, 7, 1)
+    allowance.charge(0.0, Kind.EVENT, "11", ["a", "a", "a", "b"])
+    purse = allowance.purse(0.0, Kind.EVENT, "11")
     assert [purse.take(actor) for actor in "aaabbb"] == [True, True, False, True, False, False]
-    assert ledger.wait(0.0, Kind.EVENT, "11", ["a", "b"]) == 0.0
-    other = ledger.purse(0.0, Kind.EVENT, "21")
+    assert allowance.wait(0.0, Kind.EVENT, "11", ["a", "b"]) == 0.0
+    other = allowance.purse(0.0, Kind.EVENT, "21")
     assert [other.take("a") for _ in range(6)] == [True] * 5 + [False]
 
 
 def test_ledger_charges_requests_per_identity() -> None:
     """A request with many properties of one identity counts once, and events not at all."""
-    ledger = Ledger(5, 7, 1)
+    allowance = Allowance(5, 7, 1)
     for _ in range(30):
-        ledger.charge(0.0, Kind.USER_PROPERTIES, "11", ["a"] * 100)
-    purse = ledger.purse(0.0, Kind.USER_PROPERTIES, "11")
+        allowance.charge(0.0, Kind.USER_PROPERTIES, "11", ["a"] * 100)
+    purse = allowance.purse(0.0, Kind.USER_PROPERTIES, "11")
     assert [purse.take("a"), purse.take("b"), purse.take("b")] == [False, True, True]
-    assert ledger.wait(0.0, Kind.USER_PROPERTIES, "11", ["a"]) == pytest.approx(30.0 + MARGIN)
-    assert ledger.wait(0.0, Kind.IDENTIFY, "11", ["a"]) == 0.0
-    assert ledger.wait(0.0, Kind.EVENT, "11", ["a"]) == 0.0
+    assert allowance.wait(0.0, Kind.USER_PROPERTIES, "11", ["a"]) == pytest.approx(30.0 + MARGIN)
+    assert allowance.wait(0.0, Kind.IDENTIFY, "11", ["a"]) == 0.0
+    assert allowance.wait(0.0, Kind.EVENT, "11", ["a"]) == 0.0
 
 
 def test_ledger_divides_by_the_fleet() -> None:
     """Five thousand devices share 15,000 a minute: three each."""
-    purse = Ledger(None, 15_000, 5_000).purse(0.0, Kind.EVENT, "11")
+    purse = Allowance(None, 15_000, 5_000).purse(0.0, Kind.EVENT, "11")
     assert [purse.take("a") for _ in range(4)] == [True, True, True, False]
 
 
 def test_ledger_switched_off() -> None:
     """None lifts the limits, those of requests included."""
-    ledger = Ledger(None, None, 1)
+    allowance = Allowance(None, None, 1)
     for kind in (Kind.EVENT, Kind.USER_PROPERTIES, Kind.IDENTIFY):
-        ledger.charge(0.0, kind, "11", ["a"] * 100_000)
-        assert ledger.purse(0.0, kind, "11").take("a")
-        assert ledger.wait(0.0, kind, "11", ["a"]) == 0.0
-    assert ledger.seconds_to_drain(0.0, {("11", "a"): 10**6}) == 0.0
-    assert ledger.snapshot(0.0) == {}
+        allowance.charge(0.0, kind, "11", ["a"] * 100_000)
+        assert allowance.purse(0.0, kind, "11").take("a")
+        assert allowance.wait(0.0, kind, "11", ["a"]) == 0.0
+    assert allowance.seconds_to_drain(0.0, {("11", "a"): 10**6}) == 0.0
+    assert allowance.snapshot(0.0) == {}
 
 
 def test_ledger_survives_a_restart_and_other_numbers() -> None:
     """Snapshots restore every budget; a budget that is switched on anew starts empty."""
-    ledger = Ledger(5, 7, 1)
-    ledger.charge(0.0, Kind.EVENT, "11", ["a"] * 5)
-    ledger.charge(0.0, Kind.IDENTIFY, "11", ["a"])
-    restored = Ledger(5, 7, 1)
-    restored.restore(900.0, json.loads(json.dumps(ledger.snapshot(10.0))))
+    allowance = Allowance(5, 7, 1)
+    allowance.charge(0.0, Kind.EVENT, "11", ["a"] * 5)
+    allowance.charge(0.0, Kind.IDENTIFY, "11", ["a"])
+    restored = Allowance(5, 7, 1)
+    restored.restore(900.0, json.loads(json.dumps(allowance.snapshot(10.0))))
     assert restored.wait(900.0, Kind.EVENT, "11", ["a"]) == pytest.approx(52.0)
     restored.resize(None, 7, 1)
     assert restored.wait(900.0, Kind.EVENT, "11", ["a"]) == 0.0
@@ -271,12 +271,12 @@ def test_ledger_survives_a_restart_and_other_numbers() -> None:
 
 def test_drain_estimate_is_that_of_the_tightest_budget() -> None:
     """Many actors are held by the app's budget, one by its own."""
-    ledger = Ledger(1000, 15_000, 1)
-    one = ledger.seconds_to_drain(0.0, {("11", "a"): 3_000})
-    many = ledger.seconds_to_drain(0.0, {("11", str(i)): 1_000 for i in range(45)})
+    allowance = Allowance(1000, 15_000, 1)
+    one = allowance.seconds_to_drain(0.0, {("11", "a"): 3_000})
+    many = allowance.seconds_to_drain(0.0, {("11", str(i)): 1_000 for i in range(45)})
     assert one == pytest.approx(124.0)
     assert many == pytest.approx(124.0)
-    assert ledger.seconds_to_drain(0.0, {("11", "a"): 10}) == 0.0
+    assert allowance.seconds_to_drain(0.0, {("11", "a"): 10}) == 0.0
 
 
 def test_reprs_show_counts() -> None:
@@ -285,4 +285,4 @@ def test_reprs_show_counts() -> None:
     budget.spend(0.0, 3)
     assert "3 of 10" in repr(budget)
     assert "10 in 60 s" in repr(Budgets(10, 60.0))
-    assert "EVENT" in repr(Ledger(5, 7, 1))
+    assert "EVENT" in repr(Allowance(5, 7, 1))
