@@ -45,6 +45,7 @@ from heap_agent._options import DURATION_MAXIMUM
 from heap_agent._status import Status, read_status
 from heap_agent._store import system
 from heap_agent._store.absorb import Request
+from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.keeper import Duties, Keeper
 from heap_agent._store.store import Store, copied_from_elsewhere, first_user, known_first_user
 from heap_agent._upload.drain import Drain, Sender
@@ -111,8 +112,13 @@ class Agent:
         app_id: str | int | None = None,
         *,
         clock: system.ClockLike | None = None,
+        _guest: bool = False,
         **options: Any,
     ) -> None:
+        # A guest (a command that is over in a moment) leaves the directory to its
+        # owner: it starts no threads, and takes the owner lock only to `flush`.
+        # Without an app id it records nothing, but may deliver what others have.
+        self._guest = _guest
         loaded = _config.load({"app_id": app_id, **options} if app_id is not None else options)
         self._loaded = loaded
         self._config = config = loaded.config
@@ -122,7 +128,7 @@ class Agent:
         # A typo outside the program must not stop it: without an id it records
         # nothing, and without an address it sends nothing, least of all to the
         # wrong one. Both show in `status`.
-        nameless = config.app_id is None and "app_id" in loaded.defaulted
+        nameless = config.app_id is None and ("app_id" in loaded.defaulted or _guest)
         self._lost = bool(loaded.defaulted & {"endpoint", "region"})
         if config.app_id is None and not config.disabled and not nameless:
             raise InvalidCall(
@@ -242,6 +248,11 @@ class Agent:
             self._store.journal.open_with_first_record()
             self._reload()
             return
+        if self._guest:
+            self._store.journal.open_with_first_record()
+            self._store.keep_within_bounds()
+            self._reload()
+            return
         self._store.open()
         if copied_from_elsewhere(self._directory, self._app_id, self._machine):
             _log.warning(
@@ -319,7 +330,14 @@ class Agent:
         """
         while True:
             version = self._version
-            state = self._store.read_state()
+            try:
+                state = self._store.read_state()
+            except DatabaseTrouble as error:
+                if self._user.user_id != "0":
+                    # Who is logged in does not change because a disk is busy.
+                    return
+                _log.error("the state cannot be read, a new user begins: %s", error)
+                state = State()
             user = self._user_of(state)
             with self._state_lock:
                 if version != self._version:
@@ -336,7 +354,7 @@ class Agent:
         if known is not None:
             return User(*known)
         place = (self._directory, self._app_id, self._machine)
-        if not state.consent.given:
+        if not state.consent.given or self._app_id == _NAMELESS:
             # Without consent nobody new is made up; whoever was not purged is still there.
             return User(known_first_user(*place) or self._unpublished.get(self._app_id, "0"))
         fresh = self._unpublished.pop(self._app_id, None) or _random_id()
@@ -899,6 +917,9 @@ class Agent:
             answer = self._store.ask("flush", {}, min(left, 2.0))
             if answer is not None and (answer.get("empty") or seconds is None):
                 return bool(answer.get("empty"))
+        if self._guest:
+            # The owner's other duties, for as long as this one is it.
+            self._keeper.start()
         self._store.mend(time.monotonic())
         left_over = None if seconds is None else max(0.0, deadline - time.monotonic())
         return self._drain.flush(left_over)

@@ -10,13 +10,18 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from heap_agent._config import Config
+from heap_agent._core.delivery import Delivery, Policy
+from heap_agent._core.state import PAUSED
+from heap_agent._store import outlook
 from heap_agent._store.event_queue import DELIVERED, DROPPED, RECORDED
 from heap_agent._store.store import Store
+from heap_agent._store.system import ClockLike
 from heap_agent._upload.drain import MEMO, REPORT, Drain
 
 _REPAIRED = "repaired."
@@ -113,14 +118,74 @@ def read_status(
     Look at the store and the sender.
     """
     books = store.books()
+    status = _status_of(
+        books,
+        store.now()[0],
+        storage=store.storage,
+        drain_eta=drain.seconds_to_drain(books.backlog) if books.backlog else None,
+        app_id=app_id,
+        directory=None if store.directory is None else str(store.directory),
+        delivers_here=store.ledger is not None,
+        opted_out=opted_out,
+        paused=paused,
+        problems=problems,
+    )
+    if store.ledger is None and store.memory is None:
+        return status
+    last_delivery = drain.last_delivery
+    return attrs.evolve(
+        status,
+        last_delivery=status.last_delivery if last_delivery is None else _moment(last_delivery),
+        last_error=drain.last_error,
+        next_attempt=drain.next_attempt or None,
+    )
+
+
+def look(directory: Path, config: Config, clock: ClockLike, problems: tuple[str, ...]) -> Status:
+    """
+    How things stand in a directory, seen from outside: beside a running agent,
+    after a crash, or long after the last run. Nothing is written or locked.
+
+    What an agent holds in memory cannot be seen, nor that it does.
+
+    Args:
+        directory: An existing state directory.
+        config: Whose app id is shown, and whose budgets the pace is computed by.
+        clock: The system's clocks.
+        problems: To be shown.
+    """
+    books = outlook.read_books(directory, clock.boot_id)
+    state = outlook.read_state(directory, clock.boot_id)
+    delivery = Delivery(
+        Policy(
+            identity_budget=config.identity_budget,
+            app_budget=config.app_budget,
+            fleet_size=config.fleet_size,
+        )
+    )
+    now = clock.boot_ns() / 1e9
+    delivery.restore(now, _memo(books.memo, MEMO))
+    return _status_of(
+        books,
+        clock.wall_ns() // 1000,
+        storage="disk",
+        drain_eta=delivery.seconds_to_drain(now, books.backlog) if books.backlog else None,
+        app_id=config.app_id,
+        directory=str(directory),
+        delivers_here=False,
+        opted_out=not state.consent.given,
+        paused=state.flag(PAUSED),
+        problems=problems,
+    )
+
+
+def _status_of(books: outlook.Books, now: int, **known: Any) -> Status:
+    """What the books say at a time (µs since 1970), and what else is known."""
     counts = books.counts
     report = _memo(books.memo, REPORT)
-    owner = store.ledger is not None or store.memory is not None
-    last_delivery = (drain.last_delivery if owner else None) or report.get("last_delivery")
-    wait = drain.next_attempt if owner else _longest_wait(_memo(books.memo, MEMO))
+    last_delivery = report.get("last_delivery")
     dropped_by = _by(counts, DROPPED)
     repaired_by = _by(counts, _REPAIRED)
-    age = None if books.oldest is None else max(0.0, (store.now()[0] - books.oldest) / 1e6)
     return Status(
         recorded=counts[RECORDED],
         queued=books.queued,
@@ -131,19 +196,12 @@ def read_status(
         refused=counts["refused"] + counts["refused_identities"],
         repaired=sum(repaired_by.values()),
         repaired_by=repaired_by,
-        storage=store.storage,
         bytes=books.bytes,
-        oldest_age=age,
+        oldest_age=None if books.oldest is None else max(0.0, (now - books.oldest) / 1e6),
         last_delivery=None if last_delivery is None else _moment(last_delivery),
-        last_error=drain.last_error if owner else report.get("last_error"),
-        next_attempt=wait or None,
-        drain_eta=drain.seconds_to_drain(books.backlog) if books.backlog else None,
-        app_id=app_id,
-        directory=None if store.directory is None else str(store.directory),
-        delivers_here=store.ledger is not None,
-        opted_out=opted_out,
-        paused=paused,
-        problems=problems,
+        last_error=report.get("last_error"),
+        next_attempt=_longest_wait(_memo(books.memo, MEMO)) or None,
+        **known,
     )
 
 

@@ -38,9 +38,9 @@ _PAYLOAD: Final = Struct("<BBqqQ")
 #: Bytes of a record that are not its body.
 OVERHEAD: Final = _FRAME.size + _PAYLOAD.size
 
-#: A record longer than this is not ours: an event has at most 786,432 bytes,
-#: and a state record at most a few event properties.
-LONGEST: Final = 1_048_576
+#: A record longer than this is not ours: an event has at most 786,432 bytes, and
+#: nobody has user properties of this size.
+LONGEST: Final = 16_777_216
 
 #: The timestamp was given by the caller: no clock repair may move it.
 GIVEN: Final = 1
@@ -105,8 +105,9 @@ class Damage:
     A stretch of bytes that is no record.
 
     Attributes:
-        records: How many records it held, as far as sequence numbers tell; 0
-            for a fragment whose record was written again after it.
+        records: How many records it held: the gap in the sequence numbers, or
+            where one side of the gap is not known, as many as still begin with
+            a magic. 0 for a fragment whose record was written again after it.
         end: Offset of the byte after it.
     """
 
@@ -162,77 +163,90 @@ def pack_record(
     return pack_frame(RECORD_MAGIC, len(payload), crc32(payload, salt)) + payload
 
 
-def _record_at(data: bytes, at: int, salt: int) -> tuple[Record | None, bool]:
+def _record_at(data: bytes, at: int, salt: int) -> Record | None:
     """
-    The record at an offset, and whether more bytes could still complete it.
+    The whole and undamaged record at an offset.
     """
-    left = len(data) - at
-    if left < _FRAME.size:
-        return None, RECORD_MAGIC.startswith(data[at : at + 4])
-    magic, length, checksum = _FRAME.unpack_from(data, at)
-    if magic != RECORD_MAGIC or not _PAYLOAD.size <= length <= LONGEST:
-        return None, False
     begin = at + _FRAME.size
+    if begin > len(data):
+        return None
+    magic, length, checksum = _FRAME.unpack_from(data, at)
     end = begin + length
-    if end > len(data):
-        return None, True
+    if magic != RECORD_MAGIC or not _PAYLOAD.size <= length <= LONGEST or end > len(data):
+        return None
     payload = data[begin:end]
     if crc32(payload, salt) != checksum:
-        return None, False
+        return None
     kind, flags, wall, boot_clock, sequence = _PAYLOAD.unpack_from(payload)
-    body = payload[_PAYLOAD.size :]
-    return Record(kind, flags, wall, boot_clock, sequence, body, end), False
+    return Record(kind, flags, wall, boot_clock, sequence, payload[_PAYLOAD.size :], end)
 
 
 def _next_record(data: bytes, at: int, salt: int) -> Record | None:
     """
     The first whole record after a damaged place.
     """
-    at = data.find(RECORD_MAGIC, at + 1)
-    while at >= 0:
-        record, _ = _record_at(data, at, salt)
+    while (at := data.find(RECORD_MAGIC, at + 1)) >= 0:
+        record = _record_at(data, at, salt)
         if record is not None:
             return record
-        at = data.find(RECORD_MAGIC, at + 1)
     return None
 
 
+def count_magics(data: bytes, begin: int = 0) -> int:
+    """
+    How many records seem to begin in bytes that cannot be read; at least one.
+    """
+    return max(1, data.count(RECORD_MAGIC, begin))
+
+
 def read_records(
-    data: bytes, header: PartHeader, *, at: int, previous: int, complete: bool
+    data: bytes,
+    header: PartHeader,
+    *,
+    at: int,
+    previous: int,
+    complete: bool,
+    following: int = 0,
 ) -> Iterator[Record | Damage]:
     """
     Walk through a part's bytes.
 
     Args:
-        data: Bytes of the part; ``data[0]`` has offset 0.
+        data: Bytes of the part.
         header: The part's header.
-        at: Where to begin; the end of the record read last, or ``header.size``.
-        previous: Sequence number of the record before `at`.
+        at: Where in them to begin.
+        previous: Sequence number of the record before `at`; -1 if not known.
         complete: True where nothing more will be appended (the part is sealed,
             or its writer is dead). An incomplete tail is then damage; else it
             is "not yet" and the walk ends before it.
+        following: Sequence number with which the next part begins, for a
+            complete part; 0 if not known.
 
     Yields:
         Records in order, and `Damage` where a stretch could not be read.
     """
+    highest = previous
     while at < len(data):
-        record, pending = _record_at(data, at, header.salt)
+        record = _record_at(data, at, header.salt)
         if record is None:
-            if pending and not complete:
-                # Unless a later record proves that this one never gets its rest.
-                later = _next_record(data, at, header.salt)
-                if later is None:
-                    return
+            # Even what is merely incomplete never gets its rest when something
+            # whole stands behind it.
+            record = _next_record(data, at, header.salt)
+            if record is None:
+                break
+            begin = record.end - OVERHEAD - len(record.body)
+            if highest >= 0:
+                lost = max(0, record.sequence - highest - 1)
             else:
-                later = _next_record(data, at, header.salt)
-            if later is None:
-                if complete:
-                    yield Damage(1, len(data))
-                    return
-                # Damage with nothing behind it yet: wait for what follows.
-                return
-            begin = later.end - OVERHEAD - len(later.body)
-            yield Damage(max(0, later.sequence - previous - 1), begin)
-            record = later
+                lost = count_magics(data[:begin], at)
+            yield Damage(lost, begin)
         yield record
-        previous, at = record.sequence, record.end
+        highest, at = max(highest, record.sequence), record.end
+    if not complete:
+        return
+    if highest >= 0 and following:
+        lost = max(0, following - highest - 1)
+    else:
+        lost = count_magics(data, at) if at < len(data) else 0
+    if lost or at < len(data):
+        yield Damage(lost, len(data))

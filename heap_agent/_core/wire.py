@@ -47,14 +47,19 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: 9999-12-31T23:59:59.999, the last moment with four digits for the year.
 _LATEST: Final = 253_402_300_799_999_000
 
+# Bounds of the fast path, found once: looking them up costs as much as comparing.
+_HIGHEST: Final = limits.SAFE_INTEGER
+_LOWEST: Final = -limits.SAFE_INTEGER
+_LONGEST: Final = limits.EVENT_VALUE
+
 #: Text of at most this many code points has at most 1023 UTF-16 units.
-_SURELY_SHORT: Final = limits.EVENT_VALUE // 2
+_SURELY_SHORT: Final = _LONGEST // 2
 
 #: Names and keys met so far are remembered up to this many of each.
 _REMEMBERED: Final = 4_096
 
-#: Room for the members in front of the properties.
-_EVENT_HEAD: Final = 4_096
+#: What an event's properties may take, with room for the members before them.
+_MOST_BYTES: Final = limits.EVENT_BYTES - 4_096
 
 
 def stamp(wall: int) -> bytes:
@@ -230,16 +235,14 @@ class Wire:
         for key, value in own.items():
             kind = type(value)
             if kind is str:
-                if len(value) > _SURELY_SHORT and (
-                    len(value) > limits.EVENT_VALUE or not value.isascii()
-                ):
+                if len(value) > _SURELY_SHORT and (len(value) > _LONGEST or not value.isascii()):
                     return None
             elif kind is float:
                 # NaN and the infinities are the floats that fail this.
                 if value - value != 0.0:
                     return None
             elif kind is int:
-                if not -limits.SAFE_INTEGER <= value <= limits.SAFE_INTEGER:
+                if not _LOWEST <= value <= _HIGHEST:
                     return None
             elif kind is bool:
                 # The key exists: the size of the dict stays, the walk goes on.
@@ -259,9 +262,9 @@ class Wire:
                 encoded = dumps(ambient.under(own))
         except (TypeError, ValueError):
             return None
-        if len(encoded) > limits.EVENT_BYTES - _EVENT_HEAD:
+        if len(encoded) > _MOST_BYTES:
             return None
-        return b"%b%b}" % (name, encoded)
+        return name + encoded + b"}"
 
     def mended(self, event: object, properties: object, ambient: Ambient) -> Tail:
         """
@@ -286,7 +289,7 @@ class Wire:
             own = repaired.properties
             faults += repaired.faults
         fitted, more = repair.fit_event(
-            ambient.under(own), lambda some: len(dumps(some)), limits.EVENT_BYTES - _EVENT_HEAD
+            ambient.under(own), lambda some: len(dumps(some)), _MOST_BYTES
         )
         return Tail(_name_member(name) + dumps(fitted) + b"}", name, faults + more)
 

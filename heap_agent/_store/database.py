@@ -76,6 +76,7 @@ class Trouble(Enum):
     FULL = "full"
     CORRUPT = "corrupt"
     NEWER = "newer schema"
+    EMPTY = "just being created"
     UNAVAILABLE = "unavailable"
 
 
@@ -297,7 +298,7 @@ class Reader:
             raise _translate(error) from error
         if version == 0:
             self._connection.close()
-            raise DatabaseTrouble(Trouble.UNAVAILABLE, "the queue is just being created")
+            raise DatabaseTrouble(Trouble.EMPTY, "the queue is just being created")
         if version > SCHEMA_VERSION:
             self._connection.close()
             raise DatabaseTrouble(Trouble.NEWER, f"the queue has schema {version}")

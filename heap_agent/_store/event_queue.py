@@ -23,7 +23,7 @@ import attrs
 from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.records import FROZEN
 from heap_agent._core.wire import event_name
-from heap_agent._store.database import Database, Row
+from heap_agent._store.database import Database, Reader, Row
 
 #: Rows that are dropped together, so that a full disk is not shaved one by one.
 CHUNK: Final = 256
@@ -135,6 +135,18 @@ def _from_row(row: Row) -> Stored | None:
     except Exception:  # whatever flipped bits made of it
         return None
     return Stored(id, entry) if good else None
+
+
+def damaged_rows(source: Database | Reader) -> list[str]:
+    """
+    Rows that are not what was written, a sentence each.
+    """
+    return [
+        f"{what} {row[0]} does not match its checksum"
+        for table, what in (("entry", "row"), ("dead", "dead letter"))
+        for row in source.query(f"SELECT {_ROW} FROM {table}")
+        if _from_row(row) is None
+    ]
 
 
 class EventQueue:
@@ -470,12 +482,7 @@ class EventQueue:
         """
         found = self.database.damage()
         with self.database.transact():
-            for row in self.database.query(f"SELECT {_ROW} FROM entry"):
-                if _from_row(row) is None:
-                    found.append(f"row {row[0]} does not match its checksum")
-            for row in self.database.query(f"SELECT {_ROW} FROM dead"):
-                if _from_row(row) is None:
-                    found.append(f"dead letter {row[0]} does not match its checksum")
+            found += damaged_rows(self.database)
             both = self.database.query("SELECT id FROM entry WHERE id IN (SELECT id FROM dead)")
             found += [f"row {row[0]} is queued and dead" for row in both]
             counts = self.counts()

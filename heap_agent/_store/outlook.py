@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -26,20 +27,24 @@ from heap_agent._core.records import Record
 from heap_agent._core.state import CONSENT, Moment, State
 from heap_agent._store import journal as journals
 from heap_agent._store.absorb import read_header
-from heap_agent._store.database import DatabaseTrouble, Reader
-from heap_agent._store.event_queue import DROPPED, RECORDED
+from heap_agent._store.database import DatabaseTrouble, Reader, Trouble
+from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows
+from heap_agent._store.journal import PartFile
 from heap_agent._store.properties import load_state
 from heap_agent._store.timeline import boots
 
 #: Stands for the running boot where its ordinal is not known: later than all.
 RUNNING: Final = 1 << 40
 
+#: A look is taken again this often, with this many seconds between.
 _TRIES: Final = 20
+_PAUSE: Final = 0.05
+
 _DATABASE: Final = re.compile(r"^queue-(\d+)\.db$")
 
 
 class _Vanished(Exception):
-    """A part was absorbed and unlinked during the look."""
+    """A part was absorbed and unlinked during the look, or the database was busy."""
 
 
 def database_path(directory: Path) -> Path:
@@ -91,6 +96,35 @@ class _Snapshot:
     backlog: dict[tuple[str, str], int] = attrs.field(factory=dict)
 
 
+def _look(directory: Path, *, books: bool) -> tuple[_Snapshot, list[tuple[str, str, Record | int]]]:
+    """
+    The database and the records behind it, of one moment.
+
+    Raises:
+        DatabaseTrouble: The database stayed unreadable for a second.
+    """
+    trouble: DatabaseTrouble | None = None
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE)
+        before = journals.find_parts(directory)
+        try:
+            found = _snapshot(directory, books=books)
+            # Listed again: one that was absorbed after the database was read, and
+            # is gone before its turn, would be missing from both.
+            after = journals.find_parts(directory)
+            if any(set(parts) - set(after.get(id, ())) for id, parts in before.items()):
+                continue
+            return found, list(_unabsorbed(after, found.positions))
+        except _Vanished:
+            continue
+        except DatabaseTrouble as error:
+            trouble = error
+            if error.trouble is not Trouble.UNAVAILABLE:
+                break
+    raise trouble or DatabaseTrouble(Trouble.UNAVAILABLE, "the journals change too fast")
+
+
 def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
     path = database_path(directory)
     if not path.exists():
@@ -122,18 +156,28 @@ def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
                     )
                 }
             return found
-    except DatabaseTrouble:
-        return _Snapshot()
+    except DatabaseTrouble as error:
+        if error.trouble in (Trouble.EMPTY, Trouble.NEWER):
+            # Nothing there yet, or nothing that this version can read.
+            return _Snapshot()
+        raise
+
+
+def _journals_alone(directory: Path) -> list[tuple[str, str, Record | int]]:
+    for _ in range(_TRIES):
+        with suppress(_Vanished):
+            return list(_unabsorbed(journals.find_parts(directory), {}))
+    return []
 
 
 def _unabsorbed(
-    directory: Path, positions: Mapping[tuple[str, int], int]
+    journals_found: Mapping[str, list[PartFile]], positions: Mapping[tuple[str, int], int]
 ) -> Iterator[tuple[str, str, Record | int]]:
     """
     ``(journal, boot id, record)`` behind the positions; a number stands for
     that many damaged records.
     """
-    for journal, parts in journals.find_parts(directory).items():
+    for journal, parts in journals_found.items():
         headers = [(part, read_header(part.path)) for part in parts]
         ends, begins = {}, {}
         for part, header in headers:
@@ -182,24 +226,22 @@ def read_state(directory: Path, boot_id: str) -> State:
     Args:
         directory: The state directory.
         boot_id: The running boot.
+
+    Raises:
+        DatabaseTrouble: The database cannot be read.
     """
-    for _ in range(_TRIES):
-        found = _snapshot(directory, books=False)
-        changes: list[tuple[Moment, Mapping[str, Any]]] = []
-        try:
-            for journal, boot, record in _unabsorbed(directory, found.positions):
-                if not isinstance(record, int) and record.kind == Kind.STATE:
-                    known = found.boots.get(boot)
-                    ordinal = RUNNING - (boot != boot_id) if known is None else known
-                    at = Moment(ordinal, record.boot_clock, journal, record.sequence)
-                    with suppress(ValueError):
-                        changes.append((at, json.loads(record.body)))
-        except _Vanished:
-            continue
-        # Oldest first, so that what consent allowed is judged as it was then.
-        for at, change in sorted(changes, key=lambda one: one[0]):
-            apply_change(found.state, change, at)
-        return found.state
+    found, records = _look(directory, books=False)
+    changes: list[tuple[Moment, Mapping[str, Any]]] = []
+    for journal, boot, record in records:
+        if not isinstance(record, int) and record.kind == Kind.STATE:
+            known = found.boots.get(boot)
+            ordinal = RUNNING - (boot != boot_id) if known is None else known
+            at = Moment(ordinal, record.boot_clock, journal, record.sequence)
+            with suppress(ValueError):
+                changes.append((at, json.loads(record.body)))
+    # Oldest first, so that what consent allowed is judged as it was then.
+    for at, change in sorted(changes, key=lambda one: one[0]):
+        apply_change(found.state, change, at)
     return found.state
 
 
@@ -240,24 +282,23 @@ def read_books(directory: Path, boot_id: str) -> Books:
         directory: The state directory.
         boot_id: The running boot.
     """
-    for _ in range(_TRIES):
-        found = _snapshot(directory, books=True)
-        waiting = 0
-        oldest = found.oldest
-        try:
-            for _, _, record in _unabsorbed(directory, found.positions):
-                if isinstance(record, int):
-                    found.counts[RECORDED] += record
-                    found.counts[DROPPED + "damaged"] += record
-                elif record.kind == Kind.EVENT:
-                    waiting += 1
-                    oldest = record.wall if oldest is None else min(oldest, record.wall)
-                elif record.kind == Kind.COUNTS:
-                    with suppress(ValueError):
-                        found.counts.update(loads(record.body))
-        except _Vanished:
-            continue
-        break
+    try:
+        found, records = _look(directory, books=True)
+    except DatabaseTrouble:
+        # `trouble` says what is wrong; the journals can be counted all the same.
+        found, records = _Snapshot(), _journals_alone(directory)
+    waiting = 0
+    oldest = found.oldest
+    for _, _, record in records:
+        if isinstance(record, int):
+            found.counts[RECORDED] += record
+            found.counts[DROPPED + "damaged"] += record
+        elif record.kind == Kind.EVENT:
+            waiting += 1
+            oldest = record.wall if oldest is None else min(oldest, record.wall)
+        elif record.kind == Kind.COUNTS:
+            with suppress(ValueError):
+                found.counts.update(loads(record.body))
     found.counts[RECORDED] += waiting
     return Books(
         counts=found.counts,
@@ -283,9 +324,25 @@ def read_memo(directory: Path, name: str) -> str | None:
         return None
 
 
+def trouble(directory: Path) -> str | None:
+    """
+    Why the database cannot be read, which `read_books` takes for an empty one;
+    None where it can, or where there is none yet.
+    """
+    path = database_path(directory)
+    if not path.exists():
+        return None
+    try:
+        with Reader(path):
+            return None
+    except DatabaseTrouble as error:
+        return str(error)
+
+
 def check(directory: Path) -> list[str]:
     """
-    What SQLite finds wrong, for a process that is not the owner.
+    What SQLite and the rows' checksums say is wrong, for a process that is not
+    the owner.
     """
     path = database_path(directory)
     if not path.exists():
@@ -293,6 +350,6 @@ def check(directory: Path) -> list[str]:
     try:
         with Reader(path) as reader:
             found = [str(row[0]) for row in reader.query("PRAGMA quick_check")]
-            return [] if found == ["ok"] else found
+            return ([] if found == ["ok"] else found) + damaged_rows(reader)
     except DatabaseTrouble as error:
         return [str(error)]

@@ -131,6 +131,10 @@ class Store:
                     own_journal=lambda: self.journal.id,
                     earlier_boots=self._boots_in_journals(),
                 )
+                # Before anything is frozen: the clock may have been set since the
+                # last owner looked. What cannot be saved now is saved later.
+                with suppress(DatabaseTrouble):
+                    self.ledger.timeline.tick(*self.now())
             except DatabaseTrouble as error:
                 self._note(error)
                 self._schema_is_newer = error.trouble is Trouble.NEWER

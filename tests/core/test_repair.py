@@ -292,6 +292,7 @@ def test_a_name_may_have_exactly_255_units() -> None:
     assert "n" * 254 == name
     assert ["too_long"] == kinds(faults)
     assert [None] == [fault.key for fault in faults]
+    assert "n" * 255 == repair.repair_name(LyingText("n" * 256))[0]
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\r\n", "\u3000", Word(" "), " " * 300 + "x"])
@@ -339,6 +340,11 @@ class Temperature(enum.Flag):
     HOT = 4
 
 
+class OwnDate(date):
+    def isoformat(self) -> str:
+        return Word("some day")
+
+
 class OwnFraction(Fraction):
     pass
 
@@ -361,6 +367,7 @@ Point = namedtuple("Point", "x y")
         (1e300, 1e300),
         (Decimal("19.99"), 19.99),
         (Decimal("50.00"), 50),
+        (Decimal("1E+3"), 1_000),
         (Decimal("1E+300"), 1e300),
         (Decimal("1E-400"), 0.0),
         (Decimal("12345678901234567890"), "12345678901234567890"),
@@ -373,6 +380,7 @@ Point = namedtuple("Point", "x y")
         (datetime(2024, 2, 29, 12, 30), "2024-02-29T12:30:00"),
         (datetime(2024, 2, 29, 12, tzinfo=timezone.utc), "2024-02-29T12:00:00+00:00"),
         (date(2024, 2, 29), "2024-02-29"),
+        (OwnDate(2024, 2, 29), "some day"),
         (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
         (PurePosixPath("/var/log"), "/var/log"),
         (PureWindowsPath("C:/x"), "C:\\x"),
@@ -480,6 +488,13 @@ class BrokenZone(tzinfo):
     dst = tzname = utcoffset
 
 
+class NoDay(date):
+    """A date whose text is no text."""
+
+    def isoformat(self) -> Any:
+        return 5
+
+
 class NoText(uuid.UUID):
     """A UUID whose text is no text."""
 
@@ -496,7 +511,7 @@ class Recursive(uuid.UUID):
 
 @pytest.mark.parametrize(
     "value",
-    [datetime(2024, 1, 1, tzinfo=BrokenZone()), NoText(int=1), Recursive(int=1)],
+    [datetime(2024, 1, 1, tzinfo=BrokenZone()), NoDay(2024, 1, 1), NoText(int=1), Recursive(int=1)],
     ids=type_name,
 )
 def test_whatever_raises_while_it_is_read_is_left_out(value: object) -> None:
@@ -970,6 +985,7 @@ def test_a_moment_is_a_timestamp(value: object, expected: float) -> None:
         datetime(1969, 12, 31, tzinfo=timezone.utc),
         datetime(2024, 1, 1, tzinfo=BrokenZone()),
         datetime.min,
+        datetime(1950, 1, 1),
     ],
     ids=type_name,
 )

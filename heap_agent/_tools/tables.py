@@ -1,0 +1,200 @@
+"""
+What people see on a terminal: the books, a status, the demo's report and progress.
+
+The only module that imports rich. It must not know where its numbers come from.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final
+
+from rich.box import SIMPLE
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from heap_agent._status import Status
+from heap_agent._tools.health import Health, duration
+
+if TYPE_CHECKING:
+    from heap_agent._tools.demo import Result
+
+__all__ = ["Bars", "bars", "show_demo", "show_health"]
+
+_BAD: Final = "bold red"
+_GOOD: Final = "green"
+_DIM: Final = "dim"
+
+
+def show_health(health: Health) -> None:
+    """
+    Print how a state directory is.
+    """
+    status = health.status
+    _print(
+        _facts({"directory": status.directory, "app id": status.app_id, "delivery": _who(health)}),
+        _books(status),
+        _facts(
+            {
+                "oldest event": _ago(status.oldest_age, " old"),
+                "pace": status.drain_eta and f"about {duration(status.drain_eta)} to deliver all",
+                "last delivery": _moment(status.last_delivery),
+                "last error": status.last_error,
+                "next attempt": status.next_attempt and f"in {duration(status.next_attempt)}",
+                "dropped": _by(status.dropped_by),
+                "repaired": _by(status.repaired_by),
+                "refused calls": status.refused or None,
+                "disk": f"{status.bytes / 1e6:,.1f} MB",
+            }
+        ),
+        *(Text(f"  ! {complaint}", _BAD) for complaint in health.complaints),
+    )
+
+
+def show_demo(result: Result) -> None:
+    """
+    Print what the demo did and found.
+    """
+    steps = Table.grid(padding=(0, 1))
+    for number, step in enumerate(result.story, 1):
+        steps.add_row(Text(f"  {number}", _DIM), Text(step))
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column()
+    rows.add_column(justify="right")
+    rows.add_column()
+    for text, number, bad, remark in result.comparison:
+        style = "" if not bad else _BAD if number else _GOOD
+        rows.add_row(f"  {text}", Text(f"{number:,}", style), Text(remark, _DIM))
+    verdict = Text("  " + result.verdict, "bold green" if result.good else _BAD)
+    _print(
+        Text("What happened", "bold"),
+        steps,
+        Text("\nWhat the agent says", "bold"),
+        _books(result.status),
+        Text("What was seen from outside", "bold"),
+        rows,
+        Text(""),
+        verdict,
+        *(Text(f"  ! {problem}", _BAD) for problem in result.problems),
+        *([Text(f"  The directory is kept: {result.directory}")] if result.directory else []),
+    )
+
+
+# -- progress ----------------------------------------------------------------------
+
+
+class Bars:
+    """
+    One bar for each phase of some long work; says nothing without a terminal.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def begin(self, what: str, total: int) -> None:
+        """
+        Start the next bar; the one before is complete.
+        """
+        if self._progress is not None:
+            self.done()
+            self._task = self._progress.add_task(what, total=total)
+
+    def at(self, number: int) -> None:
+        """
+        Move the present bar.
+        """
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=number)
+
+    def done(self) -> None:
+        """
+        Complete the present bar, wherever it stands.
+        """
+        if self._progress is not None and self._task is not None:
+            task = next(one for one in self._progress.tasks if one.id == self._task)
+            self._progress.update(self._task, total=task.completed or 1)
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """
+    Bars on standard error, gone at the end; silent where that is no terminal.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield Bars(None)
+        return
+    columns = (TextColumn("  {task.description:<32}"), BarColumn(28), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield Bars(progress)
+
+
+# -- parts -------------------------------------------------------------------------
+
+
+def _print(*parts: RenderableType) -> None:
+    Console(highlight=False, markup=False, emoji=False).print(Group(*parts))
+
+
+def _books(status: Status) -> RenderableType:
+    """The equation, as a line of names over a line of numbers."""
+    table = Table(box=SIMPLE, padding=(0, 1), show_edge=False, header_style="bold")
+    row = []
+    for sign, name, bad in (
+        ("", "recorded", False),
+        ("=", "queued", False),
+        ("+", "delivered", False),
+        ("+", "dead", True),
+        ("+", "dropped", True),
+    ):
+        number = int(getattr(status, name))
+        if sign:
+            table.add_column(sign)
+            row.append(Text(sign))
+        table.add_column(name, justify="right", min_width=9)
+        row.append(Text(f"{number:,}", _BAD if bad and number else ""))
+    table.add_row(*row)
+    return Padding(table, (1, 1, 1, 1))
+
+
+def _facts(facts: Mapping[str, object]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=15, no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value is not None:
+            table.add_row(Text(f"  {name}", _DIM), Text(str(value)))
+    return table
+
+
+def _who(health: Health) -> str:
+    words: Iterable[str] = (
+        {True: "an agent is running", False: "no agent is running", None: "not known"}[
+            health.running
+        ],
+        "opted out" if health.status.opted_out else "",
+        "paused" if health.status.paused else "",
+    )
+    return ", ".join(filter(None, words))
+
+
+def _by(numbers: Mapping[str, int]) -> str | None:
+    return ", ".join(f"{name} {number:,}" for name, number in numbers.items()) or None
+
+
+def _ago(seconds: float | None, suffix: str) -> str | None:
+    return None if seconds is None else duration(seconds) + suffix
+
+
+def _moment(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    age = (datetime.now(timezone.utc) - moment).total_seconds()
+    when = moment.astimezone().isoformat(" ", "seconds")
+    return f"{when} ({duration(max(0.0, age))} ago)"
