@@ -66,6 +66,9 @@ _CONSENT_PATIENCE: Final = 5.0
 #: its imports do not compete with the program's own.
 _SENDER_DELAY: Final = 1.0
 
+#: A plain int: a look into the enumeration costs as much as reading a clock.
+_EVENT: Final = int(Kind.EVENT)
+
 _LOSSES: Final = "Heap Agent Losses"
 
 #: Faults that are only worth a word: nothing was mended, `strict` lets them pass.
@@ -140,6 +143,7 @@ class Agent:
         self._machine = config.machine_id or system.machine_id()
         self._wall_ns, self._boot_ns = self._clock.wall_ns, self._clock.boot_ns
         self._wire = wire.Wire()
+        self._tail = self._wire.tail
         self._stamp = wire.Stamper()
         self._interval = max(config.interval, limits.INTERVAL_MINIMUM)
         self._device = self._check_device_properties(config.device_properties)
@@ -418,7 +422,7 @@ class Agent:
         """
         if self._silent:
             return
-        tail = self._wire.tail(event, properties, self._ambient)
+        tail = self._tail(event, properties, self._ambient)
         if tail is None or timestamp is not None:
             self._track_slowly(event, properties, timestamp)
             return
@@ -428,14 +432,7 @@ class Agent:
             self._begin_session(boot_clock)
         self._session_until = boot_clock + self._session_timeout
         opening, who = self._head
-        self._put(
-            Kind.EVENT,
-            0,
-            wall,
-            boot_clock,
-            b"%b%b%b" % (opening, self._stamp(wall), wire.BEFORE_KEY),
-            who + tail,
-        )
+        self._put(_EVENT, 0, wall, boot_clock, opening + self._stamp(wall), who + tail)
 
     def _track_slowly(self, event: object, properties: object, timestamp: object) -> None:
         """
@@ -463,14 +460,7 @@ class Agent:
             self._begin_session(boot_clock)
         self._session_until = boot_clock + self._session_timeout
         opening, who = self._head
-        self._put(
-            Kind.EVENT,
-            flags,
-            wall,
-            boot_clock,
-            b"%b%b%b" % (opening, self._stamp(wall), wire.BEFORE_KEY),
-            who + mended.data,
-        )
+        self._put(_EVENT, flags, wall, boot_clock, opening + self._stamp(wall), who + mended.data)
 
     def _begin_session(self, boot_clock: int) -> None:
         with self._state_lock:
@@ -819,7 +809,7 @@ class Agent:
 
     def resume_delivery(self) -> None:
         """
-        Send again.
+        End a pause, in every process on this directory; delivers at once.
         """
         self._pause(False)
         if self._scheduler is not None:

@@ -2,8 +2,8 @@
 The verbs as functions, over one default agent.
 
 The only mutable state is `_default`, its options, and `_idle`; `_lock` guards
-their creation. This module
-must not decide anything: each function is one line over the agent's method.
+their creation. This module must not decide anything: each function is one line
+over the agent's method.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ import attrs
 
 from heap_agent._config import Config
 from heap_agent._core.delivery import Delivery, Policy
-from heap_agent._core.state import PAUSED
+from heap_agent._core.state import PAUSED, State
 from heap_agent._store import outlook
+from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.event_queue import DELIVERED, DROPPED, RECORDED
 from heap_agent._store.store import Store
 from heap_agent._store.system import ClockLike
@@ -155,7 +156,9 @@ def look(directory: Path, config: Config, clock: ClockLike, problems: tuple[str,
         problems: To be shown.
     """
     books = outlook.read_books(directory, clock.boot_id)
-    state = outlook.read_state(directory, clock.boot_id)
+    state = State()
+    with suppress(DatabaseTrouble):  # `outlook.trouble` says what is wrong
+        state = outlook.read_state(directory, clock.boot_id)
     delivery = Delivery(
         Policy(
             identity_budget=config.identity_budget,

@@ -7,12 +7,18 @@ for one facet the newer stands, so that records may be folded in any order,
 twice, and by every process alike, and all agree. Moments compare by boot and
 boot clock, never by a wall clock that may jump.
 
+Consent needs more than its last word: what was recorded while it was withdrawn
+is not to be kept, however late it comes in. So each word about consent is a
+facet of its own, and what a moment allowed is read off their row. For the same
+reason nothing is refused when it is folded in: what was set without consent is
+passed over when it is read.
+
 This module must not know where facets are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 import attrs
@@ -29,8 +35,8 @@ GESTURE: Final = "pairing_gesture"
 #: Set by an opt-out that purges: users and properties from before are gone.
 PURGED: Final = "purged"
 
-#: When consent was last withdrawn, noted when it is given again.
-WITHDRAWN: Final = "withdrawn"
+#: Words about consent that are remembered, the latest.
+WORDS: Final = 64
 
 _IDENTITY: Final = "identity"
 _PROPERTY: Final = "property"
@@ -124,10 +130,11 @@ class State:
     The facets in force. Not thread-safe; its owner holds a lock.
     """
 
-    __slots__ = ("facets",)
+    __slots__ = ("_words", "facets")
 
     def __init__(self, facets: Mapping[str, Facet] | None = None) -> None:
         self.facets: dict[str, Facet] = dict(facets or {})
+        self._words = self._words_about_consent()
 
     def apply(self, name: str, value: Value, at: Moment) -> bool:
         """
@@ -140,6 +147,8 @@ class State:
         if known is not None and known.at >= at:
             return False
         self.facets[name] = Facet(value, at)
+        if name.startswith(CONSENT + ":"):
+            self._words = self._words_about_consent()
         return True
 
     def apply_all(self, changes: Mapping[str, Value], at: Moment) -> list[str]:
@@ -151,10 +160,10 @@ class State:
     def user(self, app_id: str, machine: str) -> tuple[str, str | None] | None:
         """
         ``(user_id, identity)`` in force, or None where nobody was set yet (or
-        the user was purged).
+        the user was purged, or set without consent).
         """
         facet = self.facets.get(identity_facet(app_id, machine))
-        if facet is None or not isinstance(facet.value, Mapping) or facet.at <= self.purged:
+        if facet is None or not isinstance(facet.value, Mapping) or not self.allows(facet.at):
             return None
         identity = facet.value["identity"]
         return str(facet.value["user_id"]), None if identity is None else str(identity)
@@ -165,13 +174,12 @@ class State:
         """
         prefix = property_facet(app_id, "")
         cleared = self.facets.get(cleared_facet(app_id), Facet(None, NEVER)).at
-        cleared = max(cleared, self.purged)
         found = [
             (facet.at, name[len(prefix) :], facet.value)
             for name, facet in self.facets.items()
-            if name.startswith(prefix) and facet.at > cleared
+            if name.startswith(prefix) and facet.at > cleared and self.allows(facet.at)
         ]
-        found.sort(key=lambda item: item[0])
+        found.sort(key=lambda item: item[:2])
         return {key: value for _, key, value in found if isinstance(value, (str, int, float))}
 
     @property
@@ -179,10 +187,8 @@ class State:
         """
         Consent in force; given until somebody opts out.
         """
-        facet = self.facets.get(CONSENT)
-        if facet is None:
-            return Consent(True, NEVER)
-        return Consent(facet.value is not False, facet.at)
+        words = self._words
+        return Consent(words[-1].value is True, words[-1].at) if words else Consent(True, NEVER)
 
     @property
     def purged(self) -> Moment:
@@ -199,33 +205,44 @@ class State:
         """
         if at <= self.purged:
             return False
-        consent = self.consent
-        if not consent.given:
-            return at < consent.at
-        withdrawn = self.facets.get(WITHDRAWN)
-        if withdrawn is None or not isinstance(withdrawn.value, Mapping):
-            return True
-        since = (int(str(withdrawn.value["boot"])), int(str(withdrawn.value["clock"])))
-        return not since <= (at.boot, at.clock) <= (consent.at.boot, consent.at.clock)
+        given = True
+        for word in self._words:
+            if word.at > at:
+                break
+            given = word.value is True
+        return given
+
+    def withdrawn(self) -> list[tuple[Moment, Moment | None]]:
+        """
+        From when until when there was no consent; None for "until now".
+        """
+        found: list[tuple[Moment, Moment | None]] = []
+        for word in self._words:
+            silent = bool(found) and found[-1][1] is None
+            if word.value is True and silent:
+                found[-1] = (found[-1][0], word.at)
+            elif word.value is not True and not silent:
+                found.append((word.at, None))
+        return found
 
     def set_consent(self, given: bool, at: Moment, *, purge: bool) -> list[str]:
         """
-        Apply a consent record, noting when the last withdrawal was.
+        Apply a consent record.
 
         Returns:
-            Names of the facets that were set; none if something newer stands.
+            Names of the facets that were set.
         """
-        before = self.consent
-        if not self.apply(CONSENT, given, at):
-            return []
-        changed = [CONSENT]
+        name = f"{CONSENT}:{at.boot}:{at.clock}:{at.writer}:{at.sequence}"
+        changed = [name] if self.apply(name, given, at) else []
         if purge and self.apply(PURGED, True, at):
             changed.append(PURGED)
-        if given and not before.given:
-            since = {"boot": str(before.at.boot), "clock": str(before.at.clock)}
-            if self.apply(WITHDRAWN, since, at):
-                changed.append(WITHDRAWN)
         return changed
+
+    def _words_about_consent(self) -> list[Facet]:
+        """Oldest first; kept, because `allows` is asked for every event."""
+        found = [facet for name, facet in self.facets.items() if name.startswith(CONSENT + ":")]
+        found.sort(key=lambda facet: facet.at)
+        return found[-WORDS:]
 
     def flag(self, name: str) -> bool:
         """
@@ -234,17 +251,19 @@ class State:
         facet = self.facets.get(name)
         return facet is not None and facet.value is True
 
-    def obsolete(self) -> Iterable[str]:
+    def obsolete(self) -> Iterator[str]:
         """
-        Names of facets that can no longer matter: properties set before a clearing.
+        Names of facets that can no longer matter: properties set before a
+        clearing, everything that was purged, old words about consent.
         """
-        cleared = {
-            name.split(":", 1)[1]: facet.at
-            for name, facet in self.facets.items()
-            if name.startswith(_CLEARED + ":")
-        }
+        purged = self.purged
         for name, facet in self.facets.items():
             if name.startswith(_PROPERTY + ":"):
-                app_id = name.split(":", 2)[1]
-                if facet.at < cleared.get(app_id, NEVER):
+                cleared = self.facets.get(cleared_facet(name.split(":", 2)[1]))
+                if cleared is not None and facet.at < cleared.at:
                     yield name
+                    continue
+            if facet.at <= purged and (is_identity(name) or is_property(name)):
+                yield name
+            elif name.startswith(CONSENT + ":") and facet.at < self._words[0].at:
+                yield name

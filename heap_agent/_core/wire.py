@@ -78,25 +78,39 @@ def stamp(wall: int) -> bytes:
 
 class Stamper:
     """
-    `stamp`, remembering the second: of 1,000 events in a second, one formats a date.
+    `stamp` and what follows it, up to the idempotency key. Remembers the last
+    answer, and the last second: a date is formatted once a second, and events
+    of one millisecond share their bytes.
     """
 
-    __slots__ = ("_known",)
-
-    _MILLISECONDS: Final = tuple(b"%03d+00:00" % number for number in range(1000))
+    __slots__ = ("_second", "_known")
 
     def __init__(self) -> None:
-        self._known = (-1, b"")
+        # Pairs, so that another thread sees both halves or neither.
+        self._known: tuple[int | None, bytes] = (None, b"")
+        self._second = (-1, b"")
 
     def __call__(self, wall: int) -> bytes:
-        second, rest = divmod(wall, 1_000_000)
+        """
+        ``2026-01-01T00:00:00.000+00:00","idempotency_key":"`` for a wall time in µs.
+        """
+        millisecond = wall // 1000
         known, text = self._known
+        if known == millisecond:
+            return text
+        text = self._format(millisecond) + _KEY
+        self._known = (millisecond, text)
+        return text
+
+    def _format(self, millisecond: int) -> bytes:
+        if not 0 <= millisecond <= _LATEST // 1000:
+            return stamp(millisecond * 1000)
+        second, rest = divmod(millisecond, 1000)
+        known, text = self._second
         if second != known:
-            if not 0 <= wall <= _LATEST:
-                return stamp(wall)
-            text = stamp(wall)[:20]
-            self._known = (second, text)
-        return text + self._MILLISECONDS[rest // 1000]
+            text = stamp(second * 1_000_000)[:20]
+            self._second = (second, text)
+        return b"%b%03d+00:00" % (text, rest)
 
 
 # -- what every event of a moment shares -------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -22,20 +22,26 @@ import attrs
 
 from heap_agent._core.encoder import loads
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.records import FROZEN, GIVEN, PartHeader, Record, unpack_header
-from heap_agent._core.state import CONSENT, Moment, State
+from heap_agent._core.records import FROZEN, GIVEN, PartHeader, Record
+from heap_agent._core.state import CONSENT, PURGED, Moment, State
 from heap_agent._core.wire import read_actor
-from heap_agent._store import journal as journals
+from heap_agent._store import parts as files
 from heap_agent._store import system
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import DROPPED, RECORDED, Entry, EventQueue
-from heap_agent._store.journal import PartFile
 from heap_agent._store.owner import HeldLock, try_lock
+from heap_agent._store.parts import PartFile, Span, read_header
 from heap_agent._store.properties import Properties, load_state
 from heap_agent._store.timeline import Timeline
 
 #: Records in one transaction, so that a long backlog is no long transaction.
 BATCH: Final = 4_000
+
+#: Positions of unlinked parts that are kept while their journal is written.
+_REMEMBERED: Final = 64
+
+#: About the bytes of a record.
+_RECORD: Final = 512
 
 
 @attrs.frozen(slots=True)
@@ -117,29 +123,35 @@ class Absorber:
         self.timeline = timeline
         self.state: State = load_state(database)
         self._actors: dict[bytes, Actor] = {}
+        self._stale = False
+        self._known: dict[tuple[str, int], int] = {}
         self._forget: list[tuple[str, int]] = []
-        self._current: dict[str, str] = {}
+        self._looked = False
 
     def __repr__(self) -> str:
         return f"<Absorber [{len(self.state.facets)} facets]>"
 
-    def absorb(self, *, freeze: bool) -> Absorbed:
+    def absorb(self, *, freeze: bool, limit: int = BATCH) -> Absorbed:
         """
         Read one batch.
 
         Args:
             freeze: Deliveries succeed: settle the rows' time in the same commit.
+            limit: Records in the transaction, at most (or a few more).
 
         Raises:
             DatabaseTrouble: The batch was not taken; nothing is lost.
         """
         done = Absorbed()
-        sources = list(self._sources())
         finished: list[PartFile] = []
+        sources: list[_Source] = []
         try:
-            self._transact(sources, done, finished, freeze)
+            if self._stale:
+                self._reload()
+            sources += self._sources()
+            self._transact(sources, done, finished, freeze, limit)
         except BaseException:
-            self.state = load_state(self._database)
+            self._stale = True
             for source in sources:
                 if source.dead is not None:
                     source.dead.release()
@@ -153,14 +165,23 @@ class Absorber:
         """
         try:
             with self._database.transact():
-                batch = _Batch(self, freeze)
+                batch = _Batch(self, freeze, BATCH)
                 boot = self.timeline.ordinal(header.boot_id)
                 for record in records:
                     batch.take(record, header, boot)
                 batch.finish()
         except BaseException:
-            self.state = load_state(self._database)
+            self._reload()
             raise
+
+    def _reload(self) -> None:
+        """
+        After a transaction that has not happened: what was remembered of it
+        must be forgotten.
+        """
+        self.state = load_state(self._database)
+        self.properties.forget_seen()
+        self._stale = False
 
     def pending_bytes(self) -> int:
         """
@@ -168,7 +189,7 @@ class Absorber:
         """
         positions = self._positions()
         total = 0
-        for parts in journals.find_parts(self._directory).values():
+        for parts in files.find_parts(self._directory).values():
             for part in parts:
                 with suppress(OSError):
                     size = part.path.stat().st_size
@@ -178,22 +199,28 @@ class Absorber:
     # -- one transaction --
 
     def _transact(
-        self, sources: list[_Source], done: Absorbed, finished: list[PartFile], freeze: bool
+        self,
+        sources: list[_Source],
+        done: Absorbed,
+        finished: list[PartFile],
+        freeze: bool,
+        limit: int,
     ) -> None:
-        if not any(source.parts for source in sources) and not self._forget:
+        nothing = not any(source.parts for source in sources) and not self._forget
+        if nothing and self._looked:
             return
         with self._database.transact() as execute:
-            for place in self._forget:
-                execute("DELETE FROM position WHERE journal = ? AND part = ?", place)
-            batch = _Batch(self, freeze)
+            batch = _Batch(self, freeze, limit)
             positions = self._positions()
-            for source in sources:
-                for part, until in _with_ends(source.parts, positions):
-                    if done.records >= BATCH:
-                        done.more = True
-                        break
-                    complete = source.complete or part.number < source.parts[-1].number
-                    self._read(part, until, complete, positions, batch, done, finished)
+            for source, span in self._spans(sources, positions):
+                if done.records >= batch.limit:
+                    done.more = True
+                    break
+                complete = source.complete or span.sealed
+                self._read(span, complete, positions, batch, done, finished)
+            for place in self._forget:
+                positions.pop(place, None)
+                execute("DELETE FROM position WHERE journal = ? AND part = ?", place)
             batch.finish()
             done.state_changed = bool(batch.changed)
             done.requests = batch.requests
@@ -201,22 +228,49 @@ class Absorber:
             if done.records or done.damaged:
                 self.timeline.forget()
                 self.timeline.save()
-        self._forget = []
+        self._known, self._forget = positions, []
+
+    def _spans(
+        self, sources: list[_Source], positions: dict[tuple[str, int], int]
+    ) -> list[tuple[_Source, Span]]:
+        """
+        What there is to read. Where a copy begins is written down before its
+        original can be unlinked and its position forgotten.
+        """
+        found = []
+        for source in sources:
+            for span in files.spans(source.parts, positions):
+                if span.begin and span.part.place not in positions:
+                    self._note(span.part, span.begin, positions)
+                found.append((source, span))
+        return found
+
+    def _note(self, part: PartFile, position: int, positions: dict[tuple[str, int], int]) -> None:
+        positions[part.place] = position
+        with self._database.transact() as execute:
+            execute("REPLACE INTO position VALUES (?, ?, ?)", (*part.place, position))
 
     def _read(
         self,
-        part: PartFile,
-        until: int,
+        span: Span,
         complete: bool,
         positions: dict[tuple[str, int], int],
         batch: _Batch,
         done: Absorbed,
         finished: list[PartFile],
     ) -> None:
-        place = (part.journal, part.number)
-        position = positions.get(place, 0)
+        part = span.part
+        before = positions.get(part.place)
+        position = before or 0
         while True:
-            chunk = journals.read_part(part.path, position, complete=complete, until=until)
+            chunk = files.read_part(
+                part.path,
+                position,
+                complete=complete,
+                until=span.until,
+                following=span.following,
+                limit=batch.limit * _RECORD,
+            )
             if chunk is None:
                 return
             if chunk.damaged:
@@ -232,52 +286,43 @@ class Absorber:
             position = chunk.end
             if chunk.finished:
                 finished.append(part)
-            if chunk.finished or not moved or done.records >= BATCH:
+            if chunk.finished or not moved or done.records >= batch.limit:
                 break
-        if not chunk.finished and done.records >= BATCH:
+        if not chunk.finished and done.records >= batch.limit:
             done.more = True
-        if position != positions.get(place, 0) or chunk.finished:
-            positions[place] = position
-            with self._database.transact() as execute:
-                execute("REPLACE INTO position VALUES (?, ?, ?)", (*place, position))
+        if position != (before or 0):
+            self._note(part, position, positions)
 
     # -- files --
 
-    def _sources(self) -> Iterator[_Source]:
+    def _sources(self) -> list[_Source]:
         """
         Journals, oldest first; those whose writer is dead are held locked.
         """
-        found = journals.find_parts(self._directory)
-        locks = set(journals.find_locks(self._directory))
+        found = files.find_parts(self._directory)
+        locks = set(files.find_locks(self._directory))
         own = self._own()
         for id in sorted(locks - set(found)):
             # A journal without parts: its writer has just begun, or has gone.
             if id != own and (held := self._try(id)) is not None:
-                if journals.find_parts(self._directory).get(id):
-                    held.release()
-                else:
-                    held.release(unlink=True)
+                held.release(unlink=not files.find_parts(self._directory).get(id))
         sources = []
         for id, parts in found.items():
-            if id == own:
-                sources.append(_Source(id, parts, None, False))
-            elif id in locks:
-                sources.append(_Source(id, parts, self._try(id), False))
-            else:
-                # The lock file exists before the first part and goes after the last.
-                orphan = not journals.lock_path(self._directory, id).exists()
-                sources.append(_Source(id, parts, None, orphan))
-        for source in sources:
-            # Listed again under the lock: its writer may have added one meanwhile.
+            held = self._try(id) if id != own and id in locks else None
+            # The lock file exists before the first part and goes after the last.
+            orphan = id not in locks and not files.lock_path(self._directory, id).exists()
+            source = _Source(id, parts, held, orphan and id != own)
             if source.complete:
-                source.parts = journals.find_parts(self._directory).get(source.id, [])
-        # The newest last, so that its state is not mistaken for the older.
+                # Listed again under the lock: its writer may have added one meanwhile.
+                source.parts = files.find_parts(self._directory).get(id, [])
+            sources.append(source)
+        # The newest last, so that rows come in order as far as it is known.
         sources.sort(key=self._age)
-        return iter(sources)
+        return sources
 
     def _try(self, id: str) -> HeldLock | None:
         try:
-            return try_lock(journals.lock_path(self._directory, id))
+            return try_lock(files.lock_path(self._directory, id))
         except OSError:
             return None
 
@@ -298,16 +343,36 @@ class Absorber:
         for source in sources:
             if source.dead is None and not source.orphan:
                 continue
-            left = journals.find_parts(self._directory).get(source.id)
+            left = files.find_parts(self._directory).get(source.id)
             if not left:
-                for draft in journals.drafts(self._directory, source.id):
+                for draft in files.drafts(self._directory, source.id):
                     system.unlink_quietly(draft)
             if source.dead is not None:
                 source.dead.release(unlink=not left)
-        if finished:
+        if finished or not self._looked:
+            # The first time, too: an earlier owner may have died at this point.
             with suppress(OSError):
+                gone = self._gone()
                 system.directory_sync(self._directory)
-                self._forget = [(part.journal, part.number) for part in finished]
+                self._forget = gone
+                self._looked = True
+
+    def _gone(self) -> list[tuple[str, int]]:
+        """
+        Positions that nothing refers to any longer. Those of a living journal
+        are kept for a while: a copy of an unlinked part may still turn up.
+        """
+        found = files.find_parts(self._directory)
+        alive = {*files.find_locks(self._directory), self._own()}
+        gone = []
+        for id, number in self._known:
+            numbers = [part.number for part in found.get(id, ())]
+            if number in numbers:
+                continue
+            newest = max(numbers, default=number)
+            if (id not in alive and not numbers) or newest - number > _REMEMBERED:
+                gone.append((id, number))
+        return gone
 
     def _positions(self) -> dict[tuple[str, int], int]:
         rows = self._database.query("SELECT journal, part, offset FROM position")
@@ -330,7 +395,8 @@ class _Batch:
     What the records of one transaction add up to.
     """
 
-    def __init__(self, absorber: Absorber, freeze: bool) -> None:
+    def __init__(self, absorber: Absorber, freeze: bool, limit: int) -> None:
+        self.limit = limit
         self._absorber = absorber
         self._freeze = freeze
         self.counts: Counter[str] = Counter()
@@ -353,10 +419,10 @@ class _Batch:
             elif record.kind == Kind.USER_PROPERTIES:
                 self._user_properties(record, at)
             elif record.kind == Kind.COUNTS:
-                self.counts.update(loads(record.body))
+                self._counts(record)
             elif record.kind == Kind.REQUEST:
                 self._request(record)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             self.counts["unreadable"] += 1
             if record.kind == Kind.EVENT:
                 self.counts[DROPPED + "damaged"] += 1
@@ -397,14 +463,15 @@ class _Batch:
         state = self._absorber.state
         if CONSENT in facets:
             changed = state.set_consent(bool(facets[CONSENT]), at, purge=bool(change.get("purge")))
-            if changed and change.get("purge"):
-                self._purge()
-        elif state.allows(at):
-            changed = state.apply_all(facets, at)
-        else:
+            self.changed.update(changed)
+            self._withdraw(purged=PURGED in changed)
             return
-        self.changed.update(changed)
+        self.changed.update(state.apply_all(facets, at))
+        if not state.allows(at):
+            return
         properties = self._absorber.properties
+        for fields in change.get("persons", ()):
+            properties.met(*fields, entry=_moment_entry(Actor(*fields[:3]), record, at))
         if "identify" in change:
             actor = Actor(*change["identify"])
             properties.identified(actor, _moment_entry(actor, record, at))
@@ -412,12 +479,29 @@ class _Batch:
             app_id, user_id = change["gone"]
             properties.gone(app_id, user_id)
 
-    def _purge(self) -> None:
+    def _withdraw(self, *, purged: bool) -> None:
+        """
+        A word about consent has come in: delete what may not be kept, though
+        records that are newer than the word may have come in before it.
+        """
         self._flush()
-        self._absorber.queue.purge()
-        self._absorber.properties.purge(self._absorber.state)
-        self.changed = {name for name in self.changed if name in self._absorber.state.facets}
-        self.purged = True
+        absorber = self._absorber
+        for since, until in absorber.state.withdrawn():
+            if until is None:
+                absorber.queue.purge(since[:2])
+            else:
+                absorber.queue.purge(since[:2], until[:2])
+        if purged:
+            boot, clock = absorber.state.purged[:2]
+            absorber.queue.purge(before=(boot, clock + 1))
+            absorber.properties.purge()
+            self.purged = True
+
+    def _counts(self, record: Record) -> None:
+        counts = loads(record.body)
+        if not all(isinstance(number, int) for number in counts.values()):
+            raise ValueError("counts that are no numbers")
+        self.counts.update(counts)
 
     def _request(self, record: Record) -> None:
         fields = json.loads(record.body)
@@ -455,34 +539,3 @@ def _split(body: bytes) -> tuple[bytes, bytes]:
     if not found:
         raise ValueError("a record without an actor line")
     return line, rest
-
-
-def _with_ends(
-    parts: list[PartFile], positions: dict[tuple[str, int], int]
-) -> Iterator[tuple[PartFile, int]]:
-    """
-    Parts with the offset at which each ends early because a copy goes on from
-    there; a copy that was not begun yet begins where the original was left.
-    """
-    ends: dict[int, int] = {}
-    for part in parts:
-        header = read_header(part.path)
-        if header is not None and header.replaces is not None:
-            number, offset = header.replaces
-            ends[number] = offset
-            done = positions.get((part.journal, number), 0)
-            if (part.journal, part.number) not in positions and done > offset:
-                positions[(part.journal, part.number)] = header.size + done - offset
-    for part in parts:
-        yield part, ends.get(part.number, -1)
-
-
-def read_header(path: Path) -> PartHeader | None:
-    """
-    A part's header; None where it has gone or is not whole.
-    """
-    try:
-        with open(path, "rb") as file:
-            return unpack_header(file.read(1024))
-    except FileNotFoundError:
-        return None

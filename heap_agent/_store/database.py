@@ -145,6 +145,8 @@ class Database:
                 os.close(system.open_private(path, os.O_RDWR | os.O_CREAT))
             except OSError as error:
                 raise DatabaseTrouble(Trouble.UNAVAILABLE, str(error)) from error
+        elif path is not None:
+            self._refuse_newer(path)
         try:
             self._connection = sqlite3.connect(
                 ":memory:" if path is None else path,
@@ -164,16 +166,33 @@ class Database:
     def __repr__(self) -> str:
         return f"<Database {'in memory' if self.path is None else self.path.name}>"
 
-    def _configure(self) -> None:
-        execute = self._connection.execute
-        version = execute("PRAGMA user_version").fetchone()[0]
+    def _refuse_newer(self, path: Path) -> None:
+        """
+        Looked at read-only: closing a connection that may write folds the log
+        into the file, which would not leave it untouched.
+        """
         newest = max(self._migrations) + 1
+        try:
+            looking = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=READER_PATIENCE
+            )
+            try:
+                version = looking.execute("PRAGMA user_version").fetchone()[0]
+            finally:
+                looking.close()
+        except sqlite3.Error as error:
+            raise _translate(error) from error
         if version > newest:
             raise DatabaseTrouble(
                 Trouble.NEWER,
                 f"the queue has schema {version}, this version knows {newest}; it is left "
                 "untouched and recording goes on in the journal",
             )
+
+    def _configure(self) -> None:
+        execute = self._connection.execute
+        version = execute("PRAGMA user_version").fetchone()[0]
+        newest = max(self._migrations) + 1
         execute("PRAGMA auto_vacuum=FULL")
         if self.path is not None:
             mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]

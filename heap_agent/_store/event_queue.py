@@ -163,6 +163,8 @@ class EventQueue:
         self.database = database
         self._first_id = first_id
         self._in_flight: frozenset[int] = frozenset()
+        #: Dead letters may have come since somebody looked after their share.
+        self.dead_has_grown = True
 
     def __repr__(self) -> str:
         return f"<EventQueue [{self.count()} queued, {self.dead_count()} dead]>"
@@ -288,19 +290,22 @@ class EventQueue:
             settle: Gives the row with its final time (and the FROZEN flag).
 
         Returns:
-            The rows as they now are.
+            The rows as they now are; those that have gone meanwhile are left out.
         """
-        result, changed = [], []
-        for stored in rows:
-            if not stored.entry.flags & FROZEN:
-                stored = Stored(stored.id, settle(stored.entry))
-                changed.append(stored)
-            result.append(stored)
-        if changed:
-            self.database.execute_many(
-                f"REPLACE INTO entry ({_ROW}) VALUES ({_PLACES})",
-                [_to_row(stored.id, stored.entry) for stored in changed],
-            )
+        result = []
+        with self.database.transact() as execute:
+            for stored in rows:
+                if not stored.entry.flags & FROZEN:
+                    stored = Stored(stored.id, settle(stored.entry))
+                    _, _, flags, _, _, wall, _, _, crc, body = _to_row(stored.id, stored.entry)
+                    # Not REPLACE: a row that was dropped meanwhile must stay away.
+                    there = execute(
+                        "UPDATE entry SET flags = ?, wall = ?, crc = ?, body = ? WHERE id = ?",
+                        (flags, wall, crc, body, stored.id),
+                    ).rowcount
+                    if not there:
+                        continue
+                result.append(stored)
         return result
 
     def set_in_flight(self, ids: Collection[int]) -> None:
@@ -334,6 +339,7 @@ class EventQueue:
                     (status, reason, now, id),
                 )
                 execute("DELETE FROM entry WHERE id = ?", (id,))
+        self.dead_has_grown = self.dead_has_grown or bool(ids)
 
     def restore(self, ids: Collection[int] | None = None) -> int:
         """
@@ -353,15 +359,25 @@ class EventQueue:
 
     def dead_letters(self, limit: int = 1000) -> list[DeadLetter]:
         """
-        Dead letters, oldest first.
+        Dead letters, oldest first. Damaged ones are removed and counted.
         """
-        return [
-            DeadLetter(row[0], Kind(row[1]), row[2], row[3], row[4], row[5], bytes(row[6]))
-            for row in self.database.query(
-                "SELECT id, kind, app_id, status, reason, died, body FROM dead ORDER BY id LIMIT ?",
-                (limit,),
-            )
-        ]
+        found, damaged = [], []
+        for *row, status, reason, died in self.database.query(
+            f"SELECT {_ROW}, status, reason, died FROM dead ORDER BY id LIMIT ?", (limit,)
+        ):
+            stored = _from_row(tuple(row))
+            if stored is None:
+                damaged.append(row[0])
+            else:
+                entry = stored.entry
+                found.append(
+                    DeadLetter(
+                        stored.id, entry.kind, entry.app_id, status, reason, died, entry.body
+                    )
+                )
+        if damaged:
+            self._remove_damaged(damaged)
+        return found
 
     def discard_dead(self, ids: Collection[int]) -> int:
         """
@@ -418,14 +434,28 @@ class EventQueue:
             self.add({DROPPED + "full": events})
         return events
 
-    def purge(self) -> int:
+    def purge(
+        self, after: tuple[int, int] = (-1, -1), before: tuple[int, int] = (1 << 62, 0)
+    ) -> int:
         """
-        Delete every row and dead letter; how many events that were.
+        Delete rows and dead letters for want of consent.
+
+        Args:
+            after, before: Only those recorded between these moments (boot, boot
+                clock), which themselves do not count.
+
+        Returns:
+            How many events that were.
         """
         with self.database.transact() as execute:
             events = self.count() + self.dead_count()
-            execute("DELETE FROM entry")
-            execute("DELETE FROM dead")
+            for table in ("entry", "dead"):
+                execute(
+                    f"DELETE FROM {table} WHERE (boot, boot_clock) > (?, ?) "
+                    "AND (boot, boot_clock) < (?, ?)",
+                    (*after, *before),
+                )
+            events -= self.count() + self.dead_count()
             self.add({DROPPED + "purged": events})
             return events
 
@@ -528,6 +558,7 @@ class EventQueue:
         with self.database.transact() as execute:
             for id in ids:
                 execute("DELETE FROM entry WHERE id = ?", (id,))
+                execute("DELETE FROM dead WHERE id = ?", (id,))
             # What kind of row it was can no longer be trusted; the books can be
             # asked instead: whatever they miss now was an event.
             counts = self.counts()

@@ -1,21 +1,21 @@
 """
-Append-only records on disk: write, rotate, sync, read back.
+The writing side of a journal: append, rotate, sync.
 
-A journal belongs to one process. It is a row of parts, `<id>-<number>.part`,
-of which only the last grows, and a lock file `<id>.lock` that its writer holds
-from before the first part exists until it ends. Whoever can take that lock
-knows that the writer is dead.
+A journal belongs to one process. What its files look like from outside stands
+in `parts`; here is who may write them, and how.
 
 One `write(2)` a record is all that a caller pays: what the kernel has taken
 survives the death of the process. Everything that can block (sync, rotate,
-retry) is done by the keeper.
+retry) is done by the keeper. What the disk refuses goes to the *spill*, a
+bounded buffer in memory, from which the keeper writes it later.
 
 What guards what:
 
 - `_lock`, re-entrant, guards the tail of the journal: sequence, current part,
   spill. A signal handler or finalizer that records while this thread is inside
-  is let through; only while a fragment is being repaired (`_repairing`) does its
-  record wait in the spill, which the outer call writes before it lets go.
+  a `put` is let through. While the tail is being changed (`_busy`: a fragment is
+  taken off, a part is begun or copied) its record waits in the spill, which the
+  outer call writes before it lets go.
 - `_sync_lock` lets one thread at a time sync; no recording call takes it.
 
 Nothing is logged here, because a logging handler may record.
@@ -26,10 +26,10 @@ This module must not know what a body means, and not SQLite.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -41,31 +41,21 @@ from heap_agent._core.events import Kind
 from heap_agent._core.records import (
     OVERHEAD,
     RECORD_MAGIC,
-    Damage,
     PartHeader,
     Record,
     pack_frame,
     pack_header,
     pack_payload,
+    pack_record,
     read_records,
     unpack_header,
 )
 from heap_agent._store import system
 from heap_agent._store.owner import HeldLock, try_lock
-
-#: A part that has grown to this is sealed, and the keeper is told at every
-#: multiple of it. Small enough that absorbing one is quick, large enough that
-#: creating files is rare.
-PART_BYTES: Final = 262_144
+from heap_agent._store.parts import PART_BYTES, lock_path, part_path
 
 #: What the spill may hold while the disk refuses: a few minutes of events.
 SPILL_BYTES: Final = 4_194_304
-
-_NAME: Final = re.compile(r"^([0-9a-f]{16})-(\d{8})\.part$")
-_LOCK: Final = re.compile(r"^([0-9a-f]{16})\.lock$")
-
-
-# -- writing ------------------------------------------------------------------------
 
 
 @attrs.define(slots=True, eq=False)
@@ -100,6 +90,14 @@ class Spilled:
     def size(self) -> int:
         """Bytes that it takes."""
         return len(self.head) + len(self.tail or b"") + OVERHEAD
+
+
+class _Short(OSError):
+    """Only a part of a record was written, which is how a full disk says so first."""
+
+    def __init__(self, written: int) -> None:
+        super().__init__("the disk took only a part of a record")
+        self.written = written
 
 
 @attrs.frozen(slots=True)
@@ -143,6 +141,7 @@ class Journal:
         self._lock = threading.RLock()
         self._sync_lock = threading.Lock()
         self._numbers = count(1)
+        self._keys_for_memory = count(1 << 47)
         self._sequence = 0
         self._part: _Part | None = None
         self._sealed: list[_Part] = []
@@ -152,7 +151,7 @@ class Journal:
         self._written = 0  # bytes in all, counted when a part is attended to
         self._allowed_until: int | None = None
         self._refusing = False
-        self._repairing = False
+        self._busy = False
         self._opens_itself = False
         self._spill: deque[Spilled] = deque()
         self._spilled_bytes = 0
@@ -192,8 +191,8 @@ class Journal:
         """
         with self._lock:
             part = self._part
-            if part is None or self._spill or self._refusing or self._repairing:
-                return self._put_slowly(kind, flags, wall, boot_clock, head, tail)
+            if part is None or self._spill or self._refusing or self._busy:
+                return self._put_slowly(Spilled(kind, flags, wall, boot_clock, head, tail))
             sequence = self._sequence = self._sequence + 1
             if tail is None:
                 payload = pack_payload(kind, flags, wall, boot_clock, sequence) + head
@@ -209,11 +208,13 @@ class Journal:
             record = pack_frame(RECORD_MAGIC, len(payload), crc32(payload, part.salt)) + payload
             try:
                 written = self._write(part.fd, record)
+                if written != len(record):
+                    raise _Short(written)
             except OSError as error:
-                self._spill_over(Spilled(kind, flags, wall, boot_clock, head, tail), str(error))
-                return True
-            if written != len(record):
-                self._mend(part, written, Spilled(kind, flags, wall, boot_clock, head, tail))
+                # First of all, so that whatever is recorded meanwhile comes after it.
+                self._keep(Spilled(kind, flags, wall, boot_clock, head, tail))
+                self._take_back(part, sequence, error)
+                self._attend()
                 return True
             size = part.size = part.size + written
             if size > self._attention:
@@ -227,39 +228,24 @@ class Journal:
             self._refusing = True
         self._attend()
 
-    def _put_slowly(
-        self,
-        kind: int,
-        flags: int,
-        wall: int,
-        boot_clock: int,
-        head: bytes,
-        tail: bytes | None,
-    ) -> bool:
-        if self._refusing and kind == Kind.EVENT and not self._repairing:
+    def _put_slowly(self, entry: Spilled) -> bool:
+        if self._busy:
+            self._keep(entry)
+            return True
+        if self._refusing and entry.kind == Kind.EVENT:
             self._counts["recorded"] += 1
             self._counts["dropped.full"] += 1
             return False
-        entry = Spilled(kind, flags, wall, boot_clock, head, tail)
-        if self._opens_itself and not self._repairing:
-            self._opens_itself = False
-            self._keep(entry)
+        trouble = bool(self._spill) or (self._part is None and not self._opens_itself)
+        self._keep(entry)
+        if not trouble:
+            # This record opens the journal; or the hard cap is reached, which is
+            # for events: who is logged in matters more.
             self.retry()
             self._attend()
-            return True
-        if self._refusing and self._part is not None and not self._repairing and not self._spill:
-            # Who is logged in matters more than the cap: state is always written.
-            self._append(self._part, entry)
-        else:
-            self._keep(entry)
         return True
 
     # -- trouble --
-
-    def _spill_over(self, entry: Spilled, why: str) -> None:
-        self._keep(entry)
-        self.trouble = why
-        self._attend()
 
     def _keep(self, entry: Spilled) -> None:
         self._spill.append(entry)
@@ -276,45 +262,62 @@ class Journal:
                 self._counts["dropped.unwritten"] += 1
                 return
 
-    def _mend(self, part: _Part, written: int, entry: Spilled) -> None:
+    def _take_back(self, part: _Part, sequence: int, error: OSError) -> None:
         """
-        Take the fragment that a short write left behind off again.
+        A record was refused: make the fragment that may be left of it harmless,
+        and its number free, so that no gap is taken for a loss.
         """
-        self._repairing = True
-        try:
-            self._spill_over(entry, "the disk took only a part of a record")
-            os.ftruncate(part.fd, part.size)
-        except OSError:
-            # The fragment stays, and part.size stays before it: nothing more is
-            # written here, the next part begins in a file of its own.
-            self._retire(part)
-        finally:
-            self._repairing = False
+        self.trouble = str(error)
+        with self._alone():
+            if self._sequence == sequence:
+                self._sequence -= 1
+            try:
+                if isinstance(error, _Short):
+                    # By the file's own size: what a signal handler wrote between
+                    # our write and its counting is not in part.size yet.
+                    os.ftruncate(part.fd, os.fstat(part.fd).st_size - error.written)
+            except OSError:
+                # The fragment stays: the next record begins in a part of its own.
+                if part is self._part:
+                    self._retire()
 
-    def _retire(self, part: _Part) -> None:
-        self._sealed.append(part)
-        self._part = None
+    def _retire(self) -> None:
+        """
+        Seal the current part without having begun the next.
+        """
+        if self._part is not None:
+            self._sealed.append(self._part)
+            self._part = None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """
+        Under the lock: what this very thread records meanwhile waits in the spill.
+        """
+        before, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            self._busy = before
 
     def _append(self, part: _Part, entry: Spilled) -> None:
         """
         Write one record, raising where the disk refuses.
         """
-        self._sequence += 1
+        sequence = self._sequence = self._sequence + 1
         body = entry.head
         if entry.tail is not None:
-            body += b"%b%012x" % (self._key_prefix, self._sequence) + entry.tail
-        payload = (
-            pack_payload(entry.kind, entry.flags, entry.wall, entry.boot_clock, self._sequence)
-            + body
+            body += b"%b%012x" % (self._key_prefix, sequence) + entry.tail
+        record = pack_record(
+            part.salt, entry.kind, entry.flags, entry.wall, entry.boot_clock, sequence, body
         )
-        record = pack_frame(RECORD_MAGIC, len(payload), crc32(payload, part.salt)) + payload
-        written = self._write(part.fd, record)
-        if written != len(record):
-            try:
-                os.ftruncate(part.fd, part.size)
-            except OSError:
-                self._retire(part)
-            raise OSError("the disk took only a part of a record")
+        try:
+            written = self._write(part.fd, record)
+            if written != len(record):
+                raise _Short(written)
+        except OSError as error:
+            self._take_back(part, sequence, error)
+            raise
         part.size += written
 
     # -- the keeper's part --
@@ -323,58 +326,86 @@ class Journal:
         """
         Begin a part if there is none. False where the disk refuses.
         """
-        if self._directory is None:
-            return False
         with self._lock:
             if self._part is not None:
                 return True
-            try:
-                if self._held is None:
-                    # The owner, which looks for dead writers, may hold it for a moment.
-                    self._held = try_lock(lock_path(self._directory, self.id), patience=1.0)
-                    if self._held is None:
-                        raise OSError(f"the lock of journal {self.id} is taken")
-                self._part = self._new_part()
-            except OSError as error:
-                self.trouble = str(error)
+            if self._directory is None or self._busy:
                 return False
+            with self._alone():
+                try:
+                    if self._held is None:
+                        # The owner, which looks for dead writers, may hold it for a moment.
+                        self._held = try_lock(lock_path(self._directory, self.id), patience=1.0)
+                        if self._held is None:
+                            raise OSError(f"the lock of journal {self.id} is taken")
+                    self._part = self._new_part()
+                except OSError as error:
+                    self.trouble = str(error)
+                    return False
+            self._opens_itself = False
             self._attention = PART_BYTES
             return True
 
-    def _new_part(self, replaces: tuple[int, int] | None = None, content: bytes = b"") -> _Part:
+    def _new_part(self) -> _Part:
+        number, path = self._next_file()
+        salt = int.from_bytes(os.urandom(4), "little")
+        header = PartHeader(self._boot_id, self.id, salt, self._sequence + 1)
+        fd, size = self._create(path, pack_header(header))
+        self._unlisted = True
+        return _Part(number, path, fd, salt, size)
+
+    def _next_file(self) -> tuple[int, Path]:
         assert self._directory is not None
         number = next(self._numbers)
-        path = self._directory / f"{self.id}-{number:08d}.part"
-        salt = int.from_bytes(os.urandom(4), "little")
-        header = pack_header(PartHeader(self._boot_id, self.id, salt, self._sequence + 1, replaces))
+        return number, part_path(self._directory, self.id, number)
+
+    def _create(self, path: Path, content: bytes) -> tuple[int, int]:
         fd = system.open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
         try:
-            data = header + content
-            if self._write(fd, data) != len(data):
+            if self._write(fd, content) != len(content):
                 raise OSError("no room for a new part")
         except BaseException:
             os.close(fd)
             system.unlink_quietly(path)
             raise
-        self._unlisted = True
-        return _Part(number, path, fd, salt, len(data))
+        return fd, len(content)
 
     def rotate(self) -> bool:
         """
         Seal the current part and begin the next. False where the disk refuses.
         """
         with self._lock:
-            part = self._part
-            if part is None:
-                return self.open()
-            try:
-                fresh = self._new_part()
-            except OSError as error:
-                self.trouble = str(error)
+            if self._part is None:
+                return self.retry()
+            if self._busy:
                 return False
-            self._sealed.append(part)
-            self._part = fresh
-            self._attention = PART_BYTES
+            with self._alone():
+                try:
+                    fresh = self._new_part()
+                except OSError as error:
+                    self.trouble = str(error)
+                    return False
+                self._retire()
+                self._part = fresh
+                self._attention = PART_BYTES
+            if self._spill:
+                self.retry()
+            return True
+
+    def leave_if_unlinked(self) -> bool:
+        """
+        Begin another journal if somebody has removed the files of this one:
+        whatever is written there goes nowhere, without an error.
+
+        Returns:
+            Whether that was so.
+        """
+        with self._sync_lock, self._lock:
+            part = self._part
+            if part is None or os.fstat(part.fd).st_nlink:
+                return False
+            self._let_go(unlink=False)
+            self.retry()
             return True
 
     @property
@@ -401,7 +432,9 @@ class Journal:
     @property
     def storage(self) -> str:
         """``"disk"``, or ``"memory"`` while the disk refuses."""
-        return "memory" if self._part is None or self._spill else "disk"
+        if self._spill or self._directory is None:
+            return "memory"
+        return "disk" if self._part is not None or self._opens_itself else "memory"
 
     @property
     def spilled(self) -> int:
@@ -421,38 +454,52 @@ class Journal:
         Write what waits in memory. True when nothing is left there.
         """
         with self._lock:
-            while self._spill or self._part is None:
-                if self._part is None and not self.open():
-                    return False
+            if self._busy:
+                return False
+            while self.open() and self._spill:
                 part = self._part
-                if part is None or not self._spill:
-                    break
-                entry = self._spill[0]
+                assert part is not None
+                # Taken out first: what this thread records meanwhile may push the
+                # oldest one out.
+                entry = self._spill.popleft()
+                self._spilled_bytes -= entry.size
                 try:
                     self._append(part, entry)
                 except OSError as error:
+                    self._spill.appendleft(entry)
+                    self._spilled_bytes += entry.size
                     self.trouble = str(error)
                     return False
-                self._spill.popleft()
-                self._spilled_bytes -= entry.size
+            if self._part is None:
+                return False
             self.trouble = None
             return True
 
-    def take_spilled(self) -> list[Spilled]:
+    def hold_off(self) -> None:
         """
-        Hand over what waits in memory; the caller now answers for it.
+        Write nothing until the next `retry`: what little room the disk has is
+        needed for something else.
         """
         with self._lock:
+            self._retire()
+
+    def take_spilled(self) -> list[Spilled]:
+        """
+        Hand over what waits in memory; the caller now answers for it. What comes
+        next waits there, too, until a `retry` succeeds.
+        """
+        with self._lock:
+            self._retire()
             entries = list(self._spill)
             self._spill.clear()
             self._spilled_bytes = 0
             return entries
 
-    def key_for_memory(self, number: int) -> bytes:
+    def key_for_memory(self) -> bytes:
         """
         An idempotency key for a record that never was in this journal.
         """
-        return b"%b%012x" % (self._key_prefix, (1 << 47) + number)
+        return b"%b%012x" % (self._key_prefix, next(self._keys_for_memory))
 
     def count(self, name: str, number: int = 1) -> None:
         """
@@ -518,7 +565,11 @@ class Journal:
                 # The kernel may have thrown the pages away and would call the
                 # next sync of this file a success: only a copy can be trusted.
                 self.trouble = str(error)
-                part.broken = not self._copy_unsynced(part)
+                with self._lock:
+                    with self._alone():
+                        part.broken = not self._replace(part)
+                    if self._spill:
+                        self.retry()
                 return not part.broken
             part.synced = size
         with self._lock:
@@ -527,49 +578,71 @@ class Journal:
                 os.close(part.fd)
         return True
 
-    def _copy_unsynced(self, part: _Part) -> bool:
-        with self._lock:
-            try:
-                content = part.path.read_bytes()[part.synced : part.size]
-                copy = self._new_part_like(part, content)
-                self._data_sync(copy.fd)
-            except OSError:
+    def _replace(self, part: _Part) -> bool:
+        """
+        Have a copy stand for what is not on stable storage of a part.
+        """
+        try:
+            content = part.path.read_bytes()
+            header = unpack_header(content)
+            if header is None:
                 return False
-            copy.synced = copy.size
-            if part is self._part:
-                self._part = copy
-            else:
+            begin = max(part.synced, header.size)
+            copy = self._draft(part, begin, content[begin:])
+            try:
+                if part is not self._part and self._part is not None:
+                    # The highest number is the one that grows, so the part that
+                    # grows now must give way to one that is higher than the copy.
+                    fresh = self._new_part()
+                    self._retire()
+                    self._part = fresh
+                    self._attention = PART_BYTES
+                if not part.path.exists():
+                    raise FileNotFoundError(part.path)
+                os.rename(_draft_path(copy.path), copy.path)
+            except BaseException:
                 os.close(copy.fd)
-                self._sealed.remove(part)
+                system.unlink_quietly(_draft_path(copy.path))
+                raise
+        except FileNotFoundError:
+            # The owner has taken everything from it into a synced commit.
+            if part is self._part:
+                return False
+            self._sealed.remove(part)
             os.close(part.fd)
             return True
+        except OSError:
+            return False
+        self._unlisted = True
+        if part is self._part:
+            self._part = copy
+        else:
+            os.close(copy.fd)
+            self._sealed.remove(part)
+        os.close(part.fd)
+        return True
 
-    def _new_part_like(self, part: _Part, content: bytes) -> _Part:
+    def _draft(self, part: _Part, begin: int, content: bytes) -> _Part:
         """
-        A copy under the same salt, so that the records need no new checksum.
+        A synced copy, not yet under its name. It has the same salt, so that the
+        records need no new checksums.
         """
-        assert self._directory is not None
-        number = next(self._numbers)
-        path = self._directory / f"{self.id}-{number:08d}.part"
-        begin = max(part.synced, unpack_header(part.path.read_bytes()).size)  # type: ignore[union-attr]
-        content = content[begin - part.synced :]
-        header = pack_header(
-            PartHeader(self._boot_id, self.id, part.salt, self._sequence + 1, (part.number, begin))
-        )
-        draft = path.with_suffix(".draft")
-        fd = system.open_private(draft, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+        number, path = self._next_file()
+        first = self._sequence + 1
+        bare = PartHeader(self._boot_id, self.id, part.salt, first, (part.number, begin))
+        for record in read_records(content, bare, at=0, previous=-1, complete=False):
+            if isinstance(record, Record):
+                first = record.sequence
+                break
+        header = attrs.evolve(bare, first=first)
+        fd, size = self._create(_draft_path(path), pack_header(header) + content)
         try:
-            data = header + content
-            if self._write(fd, data) != len(data):
-                raise OSError("no room for a copy")
             self._data_sync(fd)
-            os.rename(draft, path)
         except BaseException:
             os.close(fd)
-            system.unlink_quietly(draft)
+            system.unlink_quietly(_draft_path(path))
             raise
-        self._unlisted = True
-        return _Part(number, path, fd, part.salt, len(data))
+        return _Part(number, path, fd, part.salt, size, synced=size)
 
     # -- the end --
 
@@ -579,15 +652,19 @@ class Journal:
         journal that holds nothing leaves nothing.
         """
         with self._sync_lock, self._lock:
-            empty = self._sequence == 0
-            for part in [*self._sealed] + ([] if self._part is None else [self._part]):
+            self._let_go(unlink=self._sequence == 0)
+
+    def _let_go(self, *, unlink: bool) -> None:
+        with self._alone():
+            self._retire()
+            for part in self._sealed:
                 os.close(part.fd)
-                if empty:
+                if unlink:
                     system.unlink_quietly(part.path)
-            self._sealed, self._part = [], None
+            self._sealed = []
             held, self._held = self._held, None
             if held is not None:
-                held.release(unlink=empty)
+                held.release(unlink=unlink)
             self._begin_anew()
 
     def open_with_first_record(self) -> None:
@@ -613,137 +690,12 @@ class Journal:
         """
         In a forked child: close the inherited descriptors, touch nothing else.
         """
-        for part in [*self._sealed] + ([] if self._part is None else [self._part]):
-            try:
+        self._retire()
+        for part in self._sealed:
+            with suppress(OSError):
                 os.close(part.fd)
-            except OSError:
-                pass
-        self._sealed, self._part = [], None
+        self._sealed = []
 
 
-# -- reading ----------------------------------------------------------------------
-
-
-@attrs.frozen(slots=True)
-class PartFile:
-    """
-    A part as a reader sees it.
-
-    Attributes:
-        journal: Id of the journal, 16 hex digits.
-        number: Which part.
-        path: Where.
-    """
-
-    journal: str
-    number: int
-    path: Path
-
-
-def find_parts(directory: Path) -> dict[str, list[PartFile]]:
-    """
-    Every journal in a directory with its parts, lowest number first.
-    """
-    found: dict[str, list[PartFile]] = {}
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return found
-    for name in sorted(names):
-        match = _NAME.match(name)
-        if match:
-            part = PartFile(match[1], int(match[2]), directory / name)
-            found.setdefault(part.journal, []).append(part)
-    return found
-
-
-def find_locks(directory: Path) -> list[str]:
-    """
-    Ids of the journals that have a lock file.
-    """
-    return [match[1] for name in os.listdir(directory) if (match := _LOCK.match(name))]
-
-
-def lock_path(directory: Path, journal: str) -> Path:
-    """
-    The file that a journal's writer holds locked.
-    """
-    return directory / f"{journal}.lock"
-
-
-def drafts(directory: Path, journal: str) -> Iterator[Path]:
-    """
-    Unfinished copies that a dead writer left.
-    """
-    return directory.glob(f"{journal}-*.draft")
-
-
-@attrs.frozen(slots=True)
-class Chunk:
-    """
-    Records of one part from a position on.
-
-    Attributes:
-        header: The part's header; None where even that cannot be read.
-        records: In order.
-        damaged: How many records could not be read.
-        end: Position to continue from.
-        finished: Nothing more will come from this part.
-    """
-
-    header: PartHeader | None
-    records: tuple[Record, ...]
-    damaged: int
-    end: int
-    finished: bool
-
-
-def read_part(
-    path: Path, position: int, *, complete: bool, limit: int = PART_BYTES * 8, until: int = -1
-) -> Chunk | None:
-    """
-    Read records from a part.
-
-    Args:
-        path: The part.
-        position: Where to begin; 0 means the first record.
-        complete: Its writer is dead, or a higher part exists.
-        limit: Read about this many bytes at most.
-        until: Ignore what stands behind this offset (a copy replaced it).
-
-    Returns:
-        None if the file has vanished meanwhile.
-    """
-    try:
-        with open(path, "rb") as file:
-            beginning = file.read(1024)
-            header = unpack_header(beginning)
-            if header is None:
-                size = os.fstat(file.fileno()).st_size
-                # A writer that died before its header was whole recorded nothing.
-                damaged = int(complete and size > 1024)
-                return Chunk(None, (), damaged, position, complete)
-            at = max(position, header.size)
-            file.seek(at)
-            data = file.read(limit)
-            rest = os.fstat(file.fileno()).st_size - at - len(data)
-    except FileNotFoundError:
-        return None
-    if until >= 0:
-        data, rest = data[: max(0, until - at)], 0
-    whole = complete and rest <= 0
-    records: list[Record] = []
-    damaged = 0
-    end = 0
-    previous = header.first - 1 if at == header.size else -1
-    # With no record before it, a stretch of damage counts as one.
-    for item in read_records(data, header, at=0, previous=previous, complete=whole):
-        if isinstance(item, Damage):
-            damaged += 1 if previous < 0 and not records else item.records
-        else:
-            records.append(item)
-        end = item.end
-    if rest > 0 and end == 0:
-        # A record longer than the limit, or a damaged stretch as long: read on.
-        return read_part(path, position, complete=complete, limit=limit * 4, until=until)
-    return Chunk(header, tuple(records), damaged, at + end, whole and end == len(data))
+def _draft_path(path: Path) -> Path:
+    return path.with_suffix(".draft")

@@ -22,7 +22,7 @@ import attrs
 
 from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.database import DatabaseTrouble
-from heap_agent._store.journal import PART_BYTES
+from heap_agent._store.parts import PART_BYTES
 from heap_agent._store.store import Store
 
 _log = logging.getLogger("heap_agent.store")
@@ -209,7 +209,7 @@ class Keeper:
     def _listen_to_others(self) -> None:
         store = self._store
         rung, foreign = store.listen()
-        if store.ledger is not None and (rung or self._much_is_pending()):
+        if store.ledger is not None and (rung or self._much_is_pending() or store.crowded):
             done = self._duties.absorb()
             if done.requests:
                 self._duties.requested(done.requests)

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +25,10 @@ from heap_agent._core.encoder import loads
 from heap_agent._core.events import Kind
 from heap_agent._core.records import Record
 from heap_agent._core.state import CONSENT, Moment, State
-from heap_agent._store import journal as journals
-from heap_agent._store.absorb import read_header
-from heap_agent._store.database import DatabaseTrouble, Reader, Trouble
+from heap_agent._store import parts as files
+from heap_agent._store.database import Database, DatabaseTrouble, Reader, Trouble
 from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows
-from heap_agent._store.journal import PartFile
+from heap_agent._store.parts import PartFile
 from heap_agent._store.properties import load_state
 from heap_agent._store.timeline import boots
 
@@ -77,175 +76,7 @@ def directory_bytes(directory: Path) -> int:
     return total
 
 
-# -- one look -----------------------------------------------------------------------
-
-
-@attrs.define(slots=True)
-class _Snapshot:
-    """What the database says; empty where there is none to be read."""
-
-    state: State = attrs.field(factory=State)
-    positions: dict[tuple[str, int], int] = attrs.field(factory=dict)
-    boots: dict[str, int] = attrs.field(factory=dict)
-    counts: Counter[str] = attrs.field(factory=Counter)
-    queued: int = 0
-    rows: int = 0
-    dead: int = 0
-    oldest: int | None = None
-    memo: dict[str, str] = attrs.field(factory=dict)
-    backlog: dict[tuple[str, str], int] = attrs.field(factory=dict)
-
-
-def _look(directory: Path, *, books: bool) -> tuple[_Snapshot, list[tuple[str, str, Record | int]]]:
-    """
-    The database and the records behind it, of one moment.
-
-    Raises:
-        DatabaseTrouble: The database stayed unreadable for a second.
-    """
-    trouble: DatabaseTrouble | None = None
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(_PAUSE)
-        before = journals.find_parts(directory)
-        try:
-            found = _snapshot(directory, books=books)
-            # Listed again: one that was absorbed after the database was read, and
-            # is gone before its turn, would be missing from both.
-            after = journals.find_parts(directory)
-            if any(set(parts) - set(after.get(id, ())) for id, parts in before.items()):
-                continue
-            return found, list(_unabsorbed(after, found.positions))
-        except _Vanished:
-            continue
-        except DatabaseTrouble as error:
-            trouble = error
-            if error.trouble is not Trouble.UNAVAILABLE:
-                break
-    raise trouble or DatabaseTrouble(Trouble.UNAVAILABLE, "the journals change too fast")
-
-
-def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
-    path = database_path(directory)
-    if not path.exists():
-        return _Snapshot()
-    try:
-        with Reader(path) as reader:
-            found = _Snapshot(state=load_state(reader), boots=boots(reader))
-            found.positions = {
-                (journal, part): offset
-                for journal, part, offset in reader.query("SELECT * FROM position")
-            }
-            if books:
-                event = (int(Kind.EVENT),)
-                found.counts = Counter(
-                    dict(reader.query("SELECT name, value FROM counter WHERE name != 'next_id'"))
-                )
-                ((found.queued, found.oldest),) = reader.query(
-                    "SELECT count(*), min(wall) FROM entry WHERE kind = ?", event
-                )
-                ((found.rows,),) = reader.query("SELECT count(*) FROM entry")
-                ((found.dead,),) = reader.query("SELECT count(*) FROM dead WHERE kind = ?", event)
-                found.memo = dict(reader.query("SELECT name, value FROM memo"))
-                found.backlog = {
-                    (app_id, actor): number
-                    for app_id, actor, number in reader.query(
-                        "SELECT app_id, actor, count(*) FROM entry WHERE kind = ? "
-                        "GROUP BY app_id, actor",
-                        event,
-                    )
-                }
-            return found
-    except DatabaseTrouble as error:
-        if error.trouble in (Trouble.EMPTY, Trouble.NEWER):
-            # Nothing there yet, or nothing that this version can read.
-            return _Snapshot()
-        raise
-
-
-def _journals_alone(directory: Path) -> list[tuple[str, str, Record | int]]:
-    for _ in range(_TRIES):
-        with suppress(_Vanished):
-            return list(_unabsorbed(journals.find_parts(directory), {}))
-    return []
-
-
-def _unabsorbed(
-    journals_found: Mapping[str, list[PartFile]], positions: Mapping[tuple[str, int], int]
-) -> Iterator[tuple[str, str, Record | int]]:
-    """
-    ``(journal, boot id, record)`` behind the positions; a number stands for
-    that many damaged records.
-    """
-    for journal, parts in journals_found.items():
-        headers = [(part, read_header(part.path)) for part in parts]
-        ends, begins = {}, {}
-        for part, header in headers:
-            if header is not None and header.replaces is not None:
-                number, offset = header.replaces
-                ends[number] = offset
-                done = positions.get((journal, number), 0)
-                begins[part.number] = header.size + max(0, done - offset)
-        for part in parts:
-            position = positions.get((journal, part.number), begins.get(part.number, 0))
-            while True:
-                chunk = journals.read_part(
-                    part.path, position, complete=False, until=ends.get(part.number, -1)
-                )
-                if chunk is None:
-                    raise _Vanished
-                if chunk.header is None:
-                    break
-                if chunk.damaged:
-                    yield journal, chunk.header.boot_id, chunk.damaged
-                for record in chunk.records:
-                    yield journal, chunk.header.boot_id, record
-                if chunk.end <= position or not chunk.records:
-                    break
-                position = chunk.end
-
-
-# -- state ---------------------------------------------------------------------------
-
-
-def apply_change(state: State, change: Mapping[str, Any], at: Moment) -> None:
-    """
-    Apply a state record to the facets.
-    """
-    facets = change["set"]
-    if CONSENT in facets:
-        state.set_consent(bool(facets[CONSENT]), at, purge=bool(change.get("purge")))
-    elif state.allows(at):
-        state.apply_all(facets, at)
-
-
-def read_state(directory: Path, boot_id: str) -> State:
-    """
-    The state as of the last acknowledged call of any process.
-
-    Args:
-        directory: The state directory.
-        boot_id: The running boot.
-
-    Raises:
-        DatabaseTrouble: The database cannot be read.
-    """
-    found, records = _look(directory, books=False)
-    changes: list[tuple[Moment, Mapping[str, Any]]] = []
-    for journal, boot, record in records:
-        if not isinstance(record, int) and record.kind == Kind.STATE:
-            known = found.boots.get(boot)
-            ordinal = RUNNING - (boot != boot_id) if known is None else known
-            at = Moment(ordinal, record.boot_clock, journal, record.sequence)
-            with suppress(ValueError):
-                changes.append((at, json.loads(record.body)))
-    # Oldest first, so that what consent allowed is judged as it was then.
-    for at, change in sorted(changes, key=lambda one: one[0]):
-        apply_change(found.state, change, at)
-    return found.state
-
-
-# -- books ---------------------------------------------------------------------------
+# -- the books ----------------------------------------------------------------------
 
 
 @attrs.frozen(slots=True)
@@ -273,6 +104,173 @@ class Books:
     bytes: int = 0
     backlog: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
 
+    def plus(self, other: Books) -> Books:
+        """
+        Both together; where both have a note, this one's stands.
+        """
+        counts, backlog = Counter(self.counts), Counter(self.backlog)
+        counts.update(other.counts)
+        backlog.update(other.backlog)
+        walls = [wall for wall in (self.oldest, other.oldest) if wall is not None]
+        return Books(
+            counts=counts,
+            queued=self.queued + other.queued,
+            rows=self.rows + other.rows,
+            dead=self.dead + other.dead,
+            oldest=min(walls, default=None),
+            memo={**other.memo, **self.memo},
+            bytes=self.bytes + other.bytes,
+            backlog=backlog,
+        )
+
+    def with_waiting(self, walls: Collection[int], counts: Counter[str]) -> Books:
+        """
+        These, events that were not absorbed yet, and counts that came with them.
+        """
+        counts = Counter(counts)
+        counts[RECORDED] += len(walls)
+        waiting = Books(
+            counts=counts, queued=len(walls), rows=len(walls), oldest=min(walls, default=None)
+        )
+        return self.plus(waiting)
+
+
+# -- one look -----------------------------------------------------------------------
+
+
+@attrs.define(slots=True)
+class _Snapshot:
+    """What the database says; empty where there is none to be read."""
+
+    state: State = attrs.field(factory=State)
+    positions: dict[tuple[str, int], int] = attrs.field(factory=dict)
+    boots: dict[str, int] = attrs.field(factory=dict)
+    books: Books = attrs.field(factory=Books)
+
+
+def _look(directory: Path, *, books: bool) -> tuple[_Snapshot, list[tuple[str, str, Record | int]]]:
+    """
+    The database and the records behind it, of one moment.
+
+    Raises:
+        DatabaseTrouble: The database stayed unreadable for a second.
+    """
+    trouble: DatabaseTrouble | None = None
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE)
+        before = files.find_parts(directory)
+        try:
+            found = _snapshot(directory, books=books)
+            # Listed again: one that was absorbed after the database was read, and
+            # is gone before its turn, would be missing from both.
+            after = files.find_parts(directory)
+            if any(set(parts) - set(after.get(id, ())) for id, parts in before.items()):
+                continue
+            return found, list(_unabsorbed(after, found.positions))
+        except _Vanished:
+            continue
+        except DatabaseTrouble as error:
+            trouble = error
+            if error.trouble is not Trouble.UNAVAILABLE:
+                break
+    raise trouble or DatabaseTrouble(Trouble.UNAVAILABLE, "the journals change too fast")
+
+
+def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
+    path = database_path(directory)
+    if not path.exists():
+        return _Snapshot()
+    try:
+        with Reader(path) as reader:
+            found = _Snapshot(state=load_state(reader), boots=boots(reader))
+            found.positions = {
+                (journal, part): offset
+                for journal, part, offset in reader.query("SELECT * FROM position")
+            }
+            if books:
+                found.books = read_queue(reader)
+            return found
+    except DatabaseTrouble as error:
+        if error.trouble in (Trouble.EMPTY, Trouble.NEWER):
+            # Nothing there yet, or nothing that this version can read.
+            return _Snapshot()
+        raise
+
+
+def _journals_alone(directory: Path) -> list[tuple[str, str, Record | int]]:
+    for _ in range(_TRIES):
+        with suppress(_Vanished):
+            return list(_unabsorbed(files.find_parts(directory), {}))
+    return []
+
+
+def _unabsorbed(
+    journals_found: Mapping[str, list[PartFile]], positions: Mapping[tuple[str, int], int]
+) -> Iterator[tuple[str, str, Record | int]]:
+    """
+    ``(journal, boot id, record)`` behind the positions; a number stands for
+    that many damaged records.
+    """
+    for journal, parts in journals_found.items():
+        for span in files.spans(parts, positions):
+            position = positions.get(span.part.place, span.begin)
+            while True:
+                chunk = files.read_part(span.part.path, position, complete=False, until=span.until)
+                if chunk is None:
+                    raise _Vanished
+                if chunk.header is None:
+                    break
+                if chunk.damaged:
+                    yield journal, chunk.header.boot_id, chunk.damaged
+                for record in chunk.records:
+                    yield journal, chunk.header.boot_id, record
+                if chunk.end <= position or not chunk.records:
+                    break
+                position = chunk.end
+
+
+# -- state ---------------------------------------------------------------------------
+
+
+def apply_change(state: State, change: Mapping[str, Any], at: Moment) -> None:
+    """
+    Apply a state record to the facets.
+    """
+    facets = change["set"]
+    if CONSENT in facets:
+        state.set_consent(bool(facets[CONSENT]), at, purge=bool(change.get("purge")))
+    else:
+        state.apply_all(facets, at)
+
+
+def read_state(directory: Path, boot_id: str) -> State:
+    """
+    The state as of the last acknowledged call of any process.
+
+    Args:
+        directory: The state directory.
+        boot_id: The running boot.
+
+    Raises:
+        DatabaseTrouble: The database cannot be read.
+    """
+    found, records = _look(directory, books=False)
+    changes: list[tuple[Moment, Mapping[str, Any]]] = []
+    for journal, boot, record in records:
+        if not isinstance(record, int) and record.kind == Kind.STATE:
+            known = found.boots.get(boot)
+            ordinal = RUNNING - (boot != boot_id) if known is None else known
+            at = Moment(ordinal, record.boot_clock, journal, record.sequence)
+            with suppress(ValueError):
+                changes.append((at, json.loads(record.body)))
+    for at, change in changes:
+        apply_change(found.state, change, at)
+    return found.state
+
+
+# -- books ---------------------------------------------------------------------------
+
 
 def read_books(directory: Path, boot_id: str) -> Books:
     """
@@ -287,28 +285,38 @@ def read_books(directory: Path, boot_id: str) -> Books:
     except DatabaseTrouble:
         # `trouble` says what is wrong; the journals can be counted all the same.
         found, records = _Snapshot(), _journals_alone(directory)
-    waiting = 0
-    oldest = found.oldest
+    counts: Counter[str] = Counter()
+    walls = []
     for _, _, record in records:
         if isinstance(record, int):
-            found.counts[RECORDED] += record
-            found.counts[DROPPED + "damaged"] += record
+            counts.update({RECORDED: record, DROPPED + "damaged": record})
         elif record.kind == Kind.EVENT:
-            waiting += 1
-            oldest = record.wall if oldest is None else min(oldest, record.wall)
+            walls.append(record.wall)
         elif record.kind == Kind.COUNTS:
             with suppress(ValueError):
-                found.counts.update(loads(record.body))
-    found.counts[RECORDED] += waiting
+                counts.update(loads(record.body))
+    unabsorbed = Books(bytes=directory_bytes(directory)).with_waiting(walls, counts)
+    return found.books.plus(unabsorbed)
+
+
+def read_queue(source: Database | Reader) -> Books:
+    """
+    What one database says: absorbed events only.
+    """
+    rows = source.query(
+        "SELECT kind, app_id, actor, count(*), min(wall) FROM entry GROUP BY kind, app_id, actor"
+    )
+    events = [row for row in rows if row[0] == Kind.EVENT]
+    counts = source.query("SELECT name, value FROM counter WHERE name != 'next_id'")
+    dead = source.query("SELECT count(*) FROM dead WHERE kind = ?", (int(Kind.EVENT),))
     return Books(
-        counts=found.counts,
-        queued=found.queued + waiting,
-        rows=found.rows + waiting,
-        dead=found.dead,
-        oldest=oldest,
-        memo=found.memo,
-        bytes=directory_bytes(directory),
-        backlog=found.backlog,
+        counts=Counter(dict(counts)),
+        queued=sum(number for _, _, _, number, _ in events),
+        rows=sum(number for _, _, _, number, _ in rows),
+        dead=dead[0][0],
+        oldest=min((wall for *_, wall in events), default=None),
+        memo=dict(source.query("SELECT name, value FROM memo")),
+        backlog={(app_id, actor): number for _, app_id, actor, number, _ in events},
     )
 
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from heap_agent._core import limits
 from heap_agent._core.encoder import dumps, loads
 from heap_agent._core.events import Actor, Kind, Scalar
-from heap_agent._core.state import Facet, Moment, State, is_identity, is_property
+from heap_agent._core.state import Facet, Moment, State
 from heap_agent._core.wire import identify_body, user_body
 from heap_agent._store.database import Database, Row
 from heap_agent._store.event_queue import Entry, EventQueue
@@ -82,6 +82,12 @@ class Properties:
 
     # -- joining anonymous users --
 
+    def forget_seen(self) -> None:
+        """
+        The transaction in which users were seen has not happened.
+        """
+        self._seen.clear()
+
     def seen(self, actor: Actor, entry: Entry) -> None:
         """
         Note that an anonymous user has an event (or property) of its own, so
@@ -93,11 +99,9 @@ class Properties:
         if len(self._seen) > 10_000:
             self._seen.clear()
         with self._database.transact() as execute:
-            execute(
-                "INSERT OR IGNORE INTO person VALUES (?, ?, NULL, NULL, 0)",
-                who,
-            )
-            execute("UPDATE person SET seen = 1 WHERE app_id = ? AND user_id = ?", who)
+            execute("INSERT OR IGNORE INTO person VALUES (?, ?, NULL, NULL, 0)", who)
+            # Not lowered: 2 says that the pair was joined already.
+            execute("UPDATE person SET seen = max(seen, 1) WHERE app_id = ? AND user_id = ?", who)
         self._seen.add(who)
         self._join(actor.app_id, actor.user_id, entry)
 
@@ -124,6 +128,44 @@ class Properties:
         self._join(actor.app_id, actor.user_id, entry)
         if held:
             self.change_user(actor, held, entry)
+        self._forget_old_values(entry.wall)
+
+    def met(
+        self,
+        app_id: str,
+        user_id: str,
+        identity: str | None,
+        identified: int | None,
+        seen: int,
+        *,
+        entry: Entry,
+    ) -> None:
+        """
+        Take over what another property store knows of a user.
+
+        Args:
+            app_id, user_id, identity, identified, seen: A row of `persons`.
+            entry: Carries a moment.
+        """
+        with self._database.transact() as execute:
+            execute("INSERT OR IGNORE INTO person VALUES (?, ?, NULL, NULL, 0)", (app_id, user_id))
+            execute(
+                "UPDATE person SET identity = coalesce(identity, ?), "
+                "identified = coalesce(identified, ?), seen = max(seen, ?) "
+                "WHERE app_id = ? AND user_id = ?",
+                (identity, identified, seen, app_id, user_id),
+            )
+        self._join(app_id, user_id, entry)
+
+    def persons(self) -> list[Row]:
+        """
+        What is known of users: ``(app_id, user_id, identity, identified, seen)``,
+        where `seen` is 1 for one that has something to join, 2 for one that has
+        been joined.
+        """
+        return self._database.query(
+            "SELECT app_id, user_id, identity, identified, seen FROM person ORDER BY rowid"
+        )
 
     def _join(self, app_id: str, user_id: str, entry: Entry) -> None:
         rows = self._database.query(
@@ -201,13 +243,37 @@ class Properties:
             self._queue_changes(actor, changed, entry)
 
     def _hold(self, actor: Actor, properties: Mapping[str, Scalar], entry: Entry) -> None:
+        owner = _held(actor.user_id)
+        known = self._known_values(actor.app_id, owner)
         self._database.execute_many(
             "REPLACE INTO user_property VALUES (?, ?, ?, ?, 0, ?, ?)",
             [
-                (actor.app_id, _held(actor.user_id), name, _text(value), *_when(entry))
+                (actor.app_id, owner, name, _text(value), *_when(entry))
                 for name, value in properties.items()
+                if name not in known or known[name][2] <= _when(entry)
             ],
         )
+
+    def _known_values(self, app_id: str, owner: str) -> dict[str, tuple[str, int, tuple[int, int]]]:
+        """By name: text, when it was last queued, moment."""
+        rows = self._database.query(
+            "SELECT name, value, queued, boot, clock FROM user_property "
+            "WHERE app_id = ? AND owner = ?",
+            (app_id, owner),
+        )
+        return {name: (value, queued, (boot, clock)) for name, value, queued, boot, clock in rows}
+
+    def _forget_old_values(self, now: int) -> None:
+        """
+        Values that would be sent again anyway need not be remembered: a kiosk
+        meets thousands of people.
+        """
+        with self._database.transact() as execute:
+            execute(
+                "DELETE FROM user_property WHERE owner >= 'known:' AND owner < 'known;' "
+                "AND queued < ?",
+                (now - _RESEND,),
+            )
 
     def _take_held(self, app_id: str, user_id: str) -> dict[str, Scalar]:
         rows = self._database.query(
@@ -229,12 +295,7 @@ class Properties:
         Keep what is new; what of it has to be sent.
         """
         owner = _known(str(actor.identity))
-        rows = self._database.query(
-            "SELECT name, value, queued, boot, clock FROM user_property "
-            "WHERE app_id = ? AND owner = ?",
-            (actor.app_id, owner),
-        )
-        known = {name: (value, queued, (boot, clock)) for name, value, queued, boot, clock in rows}
+        known = self._known_values(actor.app_id, owner)
         changed = {}
         for name, value in properties.items():
             text = _text(value)
@@ -288,17 +349,15 @@ class Properties:
 
     # -- consent --
 
-    def purge(self, state: State) -> None:
+    def purge(self) -> None:
         """
-        Forget every user and every property.
+        Forget every user and every user property. (What was said of users and
+        event properties in facets goes with the next `save`.)
         """
         self._seen.clear()
         with self._database.transact() as execute:
             execute("DELETE FROM person")
             execute("DELETE FROM user_property")
-            for name in [name for name in state.facets if is_identity(name) or is_property(name)]:
-                execute("DELETE FROM facet WHERE name = ?", (name,))
-                del state.facets[name]
 
 
 def _held(user_id: str) -> str:

@@ -52,7 +52,7 @@ class Reserve:
 
     def hold(self) -> bool:
         """
-        Make the file, if the disk has at least three times its size to spare.
+        Make the file, if the disk has at least twice its size to spare.
 
         Returns:
             Whether it is there now.
@@ -61,7 +61,7 @@ class Reserve:
             return True
         draft = self._path.with_suffix(".draft")
         try:
-            if system.free_bytes(self._directory) < 3 * BYTES:
+            if not self.room:
                 return False
             system.unlink_quietly(draft)
             fd = system.open_private(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -78,10 +78,14 @@ class Reserve:
     @property
     def room(self) -> bool:
         """Whether the disk has twice the reserve free, so that absorbing is safe."""
+        return self._free >= 2 * BYTES
+
+    @property
+    def _free(self) -> int:
         try:
-            return system.free_bytes(self._directory) >= 2 * BYTES
+            return system.free_bytes(self._directory)
         except OSError:
-            return False
+            return 0
 
 
 def _allocate(fd: int) -> None:

@@ -19,43 +19,41 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
-from heap_agent._core.encoder import dumps, loads
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.records import PartHeader, Record
 from heap_agent._core.state import Moment, State, Value
 from heap_agent._core.wire import actor_line
-from heap_agent._store import journal as journals
 from heap_agent._store import outlook, system
-from heap_agent._store.absorb import Absorbed, Request, read_header
+from heap_agent._store import parts as files
+from heap_agent._store.absorb import BATCH, Absorbed, Request
+from heap_agent._store.bell import Bell
 from heap_agent._store.database import DatabaseTrouble, Trouble
-from heap_agent._store.event_queue import DEAD_SHARE, DROPPED, RECORDED, Entry
-from heap_agent._store.journal import Journal, Seams, Spilled
+from heap_agent._store.event_queue import DEAD_SHARE, DROPPED, RECORDED
+from heap_agent._store.journal import Journal, Seams
 from heap_agent._store.ledger import Ledger
+from heap_agent._store.memory import Memory
 from heap_agent._store.owner import OWNER_LOCK, HeldLock, try_lock
 from heap_agent._store.reserve import Reserve
 
 _log = logging.getLogger("heap_agent.store")
-
-BELL: Final = "bell"
 
 #: Seconds that the disk must have refused before events in memory are sent
 #: from there.
 MEMORY_PATIENCE: Final = 10.0
 
 #: Under the hard cap for journals that nobody absorbs, and above `max_bytes`.
-_SLACK: Final = journals.PART_BYTES
+_SLACK: Final = files.PART_BYTES
 
 #: When the directory is over its limit, this part of it is freed, so that room
 #: is not made for one event at a time.
 _FREE_SHARE: Final = 8
+
+#: Records that are absorbed at once while the disk is full.
+_LITTLE: Final = 200
 
 #: Answers to requests that are kept.
 _ANSWERS: Final = 100
@@ -87,14 +85,12 @@ class Store:
         self.max_bytes = max_bytes
         self.journal = Journal(directory, clock.boot_id, attend=attend, seams=seams)
         self.ledger: Ledger | None = None
-        self.memory: Ledger | None = None
         self.trouble: str | None = None
         self._work = threading.RLock()
         self._held: HeldLock | None = None
         self._reserve = None if directory is None else Reserve(directory)
-        self._rang = b""
-        self._heard = b""
-        self._memory_number = 0
+        self._bell = Bell(directory)
+        self._memory: Memory | None = None
         self._in_trouble_since: float | None = None
         self._pressed = False  # the disk is full and the reserve has been given up
         self._schema_is_newer = False
@@ -110,7 +106,7 @@ class Store:
         """
         Begin the journal, and become the owner if nobody is.
         """
-        self.journal.open()
+        self.journal.retry()
         self.try_to_own()
 
     def try_to_own(self) -> bool:
@@ -120,6 +116,8 @@ class Store:
         if self.directory is None or self.ledger is not None or self._schema_is_newer:
             return self.ledger is not None
         with self._work:
+            if self.ledger is not None:
+                return True
             try:
                 if self._held is None:
                     self._held = try_lock(self.directory / OWNER_LOCK)
@@ -145,6 +143,8 @@ class Store:
                 self._release()
                 return False
             self.trouble = None
+            if self._reserve is not None:
+                self._reserve.hold()
             return True
 
     def close(self) -> None:
@@ -153,6 +153,8 @@ class Store:
         before the lock is let go.
         """
         with self._work:
+            if self.journal.storage == "disk" or self.journal.retry():
+                self._return_to_disk()
             if self.ledger is not None:
                 with suppress(DatabaseTrouble):
                     self.ledger.timeline.save()
@@ -177,9 +179,9 @@ class Store:
     def _boots_in_journals(self) -> list[str]:
         assert self.directory is not None
         found = []
-        for parts in journals.find_parts(self.directory).values():
+        for parts in files.find_parts(self.directory).values():
             for part in parts[:1]:
-                header = read_header(part.path)
+                header = files.read_header(part.path)
                 if header is not None and header.boot_id != self.clock.boot_id:
                     with suppress(OSError):
                         found.append((part.path.stat().st_mtime, header.boot_id))
@@ -254,30 +256,13 @@ class Store:
         """
         Tell the other processes that there is state, or a request, to be read.
         """
-        if self.directory is None:
-            return
-        token = os.urandom(8)
-        with suppress(OSError):
-            fd = system.open_private(self.directory / BELL, os.O_WRONLY | os.O_CREAT)
-            try:
-                os.write(fd, token)
-            finally:
-                os.close(fd)
-            self._rang = token
+        self._bell.ring()
 
     def listen(self) -> tuple[bool, bool]:
         """
         Whether the bell has rung since last asked, and whether it was somebody else.
         """
-        if self.directory is None:
-            return False, False
-        try:
-            token = (self.directory / BELL).read_bytes()
-        except OSError:
-            return False, False
-        rung = token != self._heard
-        self._heard = token
-        return rung, rung and token != self._rang
+        return self._bell.listen()
 
     # -- state --
 
@@ -290,8 +275,9 @@ class Store:
             if self.directory is None
             else outlook.read_state(self.directory, self.clock.boot_id)
         )
-        if self.memory is not None:
-            for name, facet in self.memory.absorber.state.facets.items():
+        memory = self.memory
+        if memory is not None:
+            for name, facet in memory.absorber.state.facets.items():
                 state.apply(name, facet.value, facet.at._replace(boot=outlook.RUNNING))
         for index, entry in enumerate(self.journal.spilled_entries()):
             if entry.kind == Kind.STATE:
@@ -318,17 +304,22 @@ class Store:
         """
         total = Absorbed()
         with self._work:
-            if self.ledger is None or (self._pressed and not self._room_again()):
+            if self.ledger is None:
                 return total
+            limit = BATCH
+            if self._pressed and not self._room_again():
+                if not self._may_absorb_a_little(self.ledger):
+                    return total
+                limit = _LITTLE
             try:
                 while True:
-                    done = self.ledger.absorber.absorb(freeze=freeze)
+                    done = self.ledger.absorber.absorb(freeze=freeze, limit=limit)
                     total.records += done.records
                     total.damaged += done.damaged
                     total.state_changed |= done.state_changed
                     total.purged |= done.purged
                     total.requests += done.requests
-                    if not done.more:
+                    if not done.more or limit == _LITTLE:
                         break
                 self.trouble = None
             except DatabaseTrouble as error:
@@ -401,34 +392,53 @@ class Store:
 
     # -- room --
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the directory holds more than it may, and this process can drop."""
+        return (
+            self.ledger is not None
+            and self.directory is not None
+            and outlook.directory_bytes(self.directory) > self.max_bytes
+        )
+
     def keep_within_bounds(self) -> None:
         """
-        Hold `max_bytes`: absorb, then drop the oldest; hold or use the reserve;
-        set the journal's hard cap.
+        Hold `max_bytes`: drop the oldest of what has been absorbed; hold the
+        reserve; set the journal's hard cap.
         """
         if self.directory is None:
             return
+        self._limit_dead_letters()
+        if self.crowded:
+            self._make_room()
+        elif self.ledger is not None and not self._pressed and self._reserve is not None:
+            self._reserve.hold()
         used = outlook.directory_bytes(self.directory)
-        if self.ledger is not None:
-            if used > self.max_bytes:
-                self._make_room(used)
-                used = outlook.directory_bytes(self.directory)
-            elif not self._pressed and self._reserve is not None and not self._reserve.held:
-                self._reserve.hold()
         self.journal.allow(self.max_bytes + _SLACK - used)
 
-    def _make_room(self, used: int) -> None:
-        self.absorb(freeze=False)
+    def _limit_dead_letters(self) -> None:
+        with self._work:
+            if self.ledger is None or not self.ledger.queue.dead_has_grown:
+                return
+            try:
+                queue = self.ledger.queue
+                over = queue.dead_bytes() - self.max_bytes // DEAD_SHARE
+                if over > 0:
+                    queue.drop_dead(over)
+                queue.dead_has_grown = False
+            except DatabaseTrouble as error:
+                self._note(error)
+
+    def _make_room(self) -> None:
         with self._work:
             if self.ledger is None or self.directory is None:
                 return
             try:
                 queue = self.ledger.queue
-                over_dead = queue.dead_bytes() - self.max_bytes // DEAD_SHARE
-                if over_dead > 0:
-                    queue.drop_dead(over_dead)
                 self.ledger.database.checkpoint()
-                used = outlook.directory_bytes(self.directory)
+                # The growing part goes when it is sealed. What is absorbed of it
+                # would count twice after a burst, and room be made for both.
+                used = outlook.directory_bytes(self.directory) - self.journal.size
                 if used <= self.max_bytes:
                     return
                 dropped = queue.drop_oldest(used - self.max_bytes + self.max_bytes // _FREE_SHARE)
@@ -457,6 +467,7 @@ class Store:
             full = probe is not None and system.is_full(probe)
         if full and not self._pressed:
             self._pressed = True
+            self.journal.hold_off()
             self._reserve.give_up()
             if self.ledger is not None:
                 with suppress(DatabaseTrouble):
@@ -468,6 +479,17 @@ class Store:
         """
         with self._work:
             self._note(error)
+
+    def _may_absorb_a_little(self, ledger: Ledger) -> bool:
+        """
+        On a full disk the queue is drained first. Once it is empty, a few
+        records at a time go through what the reserve gave up: absorbed, sent,
+        deleted, and their part of the journal unlinked.
+        """
+        try:
+            return ledger.queue.empty()
+        except DatabaseTrouble:
+            return False
 
     def _room_again(self) -> bool:
         assert self._reserve is not None
@@ -483,6 +505,12 @@ class Store:
         """``"disk"``, or ``"memory"`` where what is recorded now would not survive a kill."""
         return self.journal.storage
 
+    @property
+    def memory(self) -> Ledger | None:
+        """What is sent from while the disk refuses; None otherwise."""
+        memory = self._memory
+        return None if memory is None else memory.ledger
+
     def mend(self, now: float) -> None:
         """
         Retry what the disk refused; after a while send from memory.
@@ -490,19 +518,32 @@ class Store:
         Args:
             now: Monotonic seconds.
         """
-        if self.journal.storage == "disk":
-            self._in_trouble_since = None
-            self._return_to_disk()
-            return
-        if self.directory is not None and not self._pressed and self.journal.retry():
-            self._logged.discard("journal")
-            self._return_to_disk()
-            return
-        if self._pressed:
-            with self._work:
-                if self._room_again() and self.journal.retry():
-                    self._return_to_disk()
-                    return
+        if self.journal.leave_if_unlinked():
+            _log.error("somebody has removed the journal of this process; a new one is begun")
+        with self._work:
+            if self._pressed:
+                self._room_again()
+            if self.journal.storage == "disk":
+                self._in_trouble_since = None
+                self._return_to_disk()
+            elif self._may_retry() and self.journal.retry():
+                self._logged.discard("journal")
+                # What others have to know was not there when the bell rang for it.
+                self.ring()
+                self._return_to_disk()
+            else:
+                self._go_without_disk(now)
+
+    def _may_retry(self) -> bool:
+        """
+        Whether records may go to the disk: never on the reserve's account, and
+        once the disk was given up, only when it takes more than a few bytes.
+        """
+        if self._pressed or self.directory is None:
+            return False
+        return self._memory is None or system.probe_write(self.directory)
+
+    def _go_without_disk(self, now: float) -> None:
         if self.directory is not None and "journal" not in self._logged:
             self._logged.add("journal")
             _log.error(
@@ -511,73 +552,20 @@ class Store:
         if self._in_trouble_since is None:
             self._in_trouble_since = now
         if self.directory is None or now - self._in_trouble_since >= MEMORY_PATIENCE:
-            self._use_memory()
-
-    def _use_memory(self) -> None:
-        """
-        Move what waits in memory into a queue from which it can be sent.
-        """
-        with self._work:
-            if self.memory is None:
-                self.memory = Ledger.open(None, boot_id=self.clock.boot_id)
-            entries = self.journal.take_spilled()
-            header = PartHeader(self.clock.boot_id, self.journal.id, 0, 1)
-            records = [self._memory_record(entry) for entry in entries]
-            self.memory.absorber.take(records, header, freeze=False)
-            room = journals.SPILL_BYTES
-            size = sum(one.size for one in self.memory.queue.peek(limit=1 << 30, max_bytes=1 << 40))
-            if size > room:
-                self.memory.queue.drop_oldest(size - room)
-
-    def _memory_record(self, entry: Spilled) -> Record:
-        self._memory_number += 1
-        body = entry.head
-        if entry.tail is not None:
-            body += self.journal.key_for_memory(self._memory_number) + entry.tail
-        return Record(
-            entry.kind, entry.flags, entry.wall, entry.boot_clock, self._memory_number, body, 0
-        )
+            if self._memory is None:
+                returns = self.directory is not None
+                self._memory = Memory(self.clock.boot_id, returns=returns)
+            self._memory.take(self.journal.take_spilled(), self.journal)
 
     def _return_to_disk(self) -> None:
         """
         The disk takes records again: bring there what is still in memory.
         """
-        if self.memory is None or self.directory is None:
+        if self._memory is None or self.directory is None:
             return
-        with self._work:
-            memory = self.memory
-            if memory.queue.in_flight:
-                return
-            # A dead letter of the memory goes the same way: Heap will say it again.
-            memory.queue.restore()
-            waiting = memory.queue.peek(limit=1 << 30, max_bytes=1 << 40)
-            for stored in memory.queue.load([one.id for one in waiting]):
-                self._write_back(stored.entry)
-            for name, facet in memory.absorber.state.facets.items():
-                body = json.dumps({"set": {name: facet.value}}).encode()
-                self.journal.put(Kind.STATE, 0, *self.now(), body)
-            # The rows are recorded anew; the books move without them.
-            counts = memory.queue.counts()
-            counts[RECORDED] -= memory.queue.count()
-            self.journal.put(Kind.COUNTS, 0, *self.now(), json.dumps(counts).encode())
-            memory.close()
-            self.memory = None
-        self.ring()
-
-    def _write_back(self, entry: Entry) -> None:
-        fields = loads(entry.body)
-        identity = fields.get("identity")
-        actor = Actor(entry.app_id, fields.get("user_id", ""), identity)
-        if entry.kind is Kind.IDENTIFY:
-            # The facet that goes along says who it is; the join is made anew.
-            return
-        if entry.kind is Kind.USER_PROPERTIES:
-            body = dumps(fields["properties"])
-        else:
-            body = entry.body
-        self.journal.put(
-            entry.kind, entry.flags, entry.wall, entry.boot_clock, actor_line(actor) + body
-        )
+        if self._memory.give_back(self.journal, *self.now()):
+            self._memory = None
+            self.ring()
 
     # -- what is where --
 
@@ -600,24 +588,20 @@ class Store:
         Everything that `status` counts, from disk, memory and this process.
         """
         with self._work:
-            books = (
-                outlook.Books()
-                if self.directory is None
-                else outlook.read_books(self.directory, self.clock.boot_id)
-            )
-            counts = Counter(books.counts)
-            counts.update(self.journal.pending_counts())
-            spilled = self.journal.spilled
-            counts[RECORDED] += spilled
-            queued = books.queued + spilled
-            dead = books.dead
-            oldest = books.oldest
+            if self.directory is None:
+                books = outlook.Books()
+            else:
+                books = outlook.read_books(self.directory, self.clock.boot_id)
             if self.memory is not None:
-                queue = self.memory.queue
-                counts.update(queue.counts())
-                queued += queue.count()
-                dead += queue.dead_count()
-        return attrs.evolve(books, counts=counts, queued=queued, dead=dead, oldest=oldest)
+                books = books.plus(outlook.read_queue(self.memory.database))
+            counts = self.journal.pending_counts()
+            walls = []
+            for entry in self.journal.spilled_entries():
+                if entry.kind == Kind.EVENT:
+                    walls.append(entry.wall)
+                elif entry.kind == Kind.COUNTS:
+                    counts.update(json.loads(entry.head))
+            return books.with_waiting(walls, counts)
 
     def check(self) -> list[str]:
         """

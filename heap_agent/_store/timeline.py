@@ -22,6 +22,9 @@ from heap_agent._store.event_queue import Entry
 
 _MEMO: Final = "timeline"
 
+#: Boots that are remembered before any is forgotten.
+_BOOTS: Final = 32
+
 TIMES_REPAIRED: Final = "repaired.clock"
 
 
@@ -139,12 +142,17 @@ class Timeline:
 
     def forget(self) -> None:
         """
-        Drop boots that nothing refers to any longer.
+        Drop boots that nothing refers to any longer; the latest are kept in any
+        case, because journals of theirs may still turn up.
         """
-        rows = self._database.query("SELECT min(boot) FROM entry")
-        oldest = rows[0][0]
+        ordinals = sorted(self.knowledge.boots)
+        if len(ordinals) <= _BOOTS:
+            return
+        # No index: the whole queue is read, which is why it is not done each time.
+        ((oldest,),) = self._database.query("SELECT min(boot) FROM entry")
+        kept = ordinals[-_BOOTS // 2]
         self.knowledge = clock.forget_boots(
-            self.knowledge, self.boot if oldest is None else int(oldest)
+            self.knowledge, kept if oldest is None else min(kept, int(oldest))
         )
 
 

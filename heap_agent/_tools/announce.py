@@ -102,13 +102,13 @@ def _event(type: str, event: Event) -> News:
 def _about_user(request: Request) -> News:
     document = json.loads(request.body)
     if request.path == limits.IDENTIFY_PATH:
-        fields = {name: document[name] for name in ("app_id", "user_id", "identity")}
+        fields = {name: str(document[name]) for name in ("app_id", "user_id", "identity")}
         return News("identify", "user {user_id} is {identity}".format_map(fields), fields)
     users = document.get("users", [document])
     text = ", ".join(
         f"{user['identity']} {json.dumps(user['properties'], ensure_ascii=False)}" for user in users
     )
-    return News("user_properties", text, {"app_id": document["app_id"], "users": users})
+    return News("user_properties", text, {"app_id": str(document["app_id"]), "users": users})
 
 
 def _refused(request: Request, reply: Reply) -> News:

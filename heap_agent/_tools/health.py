@@ -64,9 +64,7 @@ def require_state(directory: Path) -> None:
     except OSError as error:
         raise OSError(f"{directory} cannot be read: {error.strerror or error}") from None
     if not any(_OURS.fullmatch(name) for name in names):
-        raise OSError(
-            f"{directory} is not a state directory: nothing has been recorded there yet"
-        )
+        raise OSError(f"{directory} is not a state directory: nothing has been recorded there yet")
 
 
 def examine(

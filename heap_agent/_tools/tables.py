@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
-from rich.box import SIMPLE
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -43,14 +42,18 @@ def show_health(health: Health) -> None:
         _facts(
             {
                 "oldest event": _ago(status.oldest_age, " old"),
-                "pace": status.drain_eta and f"about {duration(status.drain_eta)} to deliver all",
+                "pace": _pace(status.drain_eta),
                 "last delivery": _moment(status.last_delivery),
                 "last error": status.last_error,
-                "next attempt": status.next_attempt and f"in {duration(status.next_attempt)}",
+                "next attempt": f"in {duration(status.next_attempt)}"
+                if status.next_attempt and health.running
+                else None,
                 "dropped": _by(status.dropped_by),
                 "repaired": _by(status.repaired_by),
                 "refused calls": status.refused or None,
-                "disk": f"{status.bytes / 1e6:,.1f} MB",
+                "disk": f"{status.bytes / 1e6:,.1f} MB"
+                if status.bytes >= 1e6
+                else f"{status.bytes / 1e3:,.0f} KB",
             }
         ),
         *(Text(f"  ! {complaint}", _BAD) for complaint in health.complaints),
@@ -143,9 +146,9 @@ def _print(*parts: RenderableType) -> None:
 
 
 def _books(status: Status) -> RenderableType:
-    """The equation, as a line of names over a line of numbers."""
-    table = Table(box=SIMPLE, padding=(0, 1), show_edge=False, header_style="bold")
-    row = []
+    """The equation: a line of names over a line of numbers."""
+    table = Table.grid(padding=(0, 2))
+    names, numbers = [], []
     for sign, name, bad in (
         ("", "recorded", False),
         ("=", "queued", False),
@@ -155,12 +158,15 @@ def _books(status: Status) -> RenderableType:
     ):
         number = int(getattr(status, name))
         if sign:
-            table.add_column(sign)
-            row.append(Text(sign))
-        table.add_column(name, justify="right", min_width=9)
-        row.append(Text(f"{number:,}", _BAD if bad and number else ""))
-    table.add_row(*row)
-    return Padding(table, (1, 1, 1, 1))
+            table.add_column()
+            names.append(Text(sign, _DIM))
+            numbers.append(Text(sign, _DIM))
+        table.add_column(justify="right", min_width=9)
+        names.append(Text(name, "bold"))
+        numbers.append(Text(f"{number:,}", _BAD if bad and number else ""))
+    table.add_row(*names)
+    table.add_row(*numbers)
+    return Padding(table, (1, 0, 1, 2), expand=False)
 
 
 def _facts(facts: Mapping[str, object]) -> RenderableType:
@@ -186,6 +192,13 @@ def _who(health: Health) -> str:
 
 def _by(numbers: Mapping[str, int]) -> str | None:
     return ", ".join(f"{name} {number:,}" for name, number in numbers.items()) or None
+
+
+def _pace(seconds: float | None) -> str | None:
+    # Below, the budgets do not matter.
+    if seconds is None or seconds < 1:
+        return None
+    return f"about {duration(seconds)} to deliver all, by the budgets"
 
 
 def _ago(seconds: float | None, suffix: str) -> str | None:

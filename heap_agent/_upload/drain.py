@@ -153,7 +153,7 @@ class Drain:
         if not self._pass.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             return False
         try:
-            self._delivery.nudge()
+            self._nudge()
             while True:
                 wait = self._run(deadline)
                 if wait is None:
@@ -167,7 +167,7 @@ class Drain:
                 if left <= 0 or wait > left:
                     return False
                 self._stopping.wait(wait)
-                self._delivery.nudge()
+                self._nudge()
         finally:
             self._pass.release()
 
@@ -180,7 +180,7 @@ class Drain:
         """
         if seconds > 0 and self._pass.acquire(timeout=seconds):
             try:
-                self._delivery.nudge()
+                self._nudge()
                 self._run(time.monotonic() + seconds)
             finally:
                 self._pass.release()
@@ -235,6 +235,16 @@ class Drain:
 
     # -- one pass --
 
+    def _nudge(self) -> None:
+        """
+        Allow one attempt now, also where the last owner of the directory had
+        chosen to wait.
+        """
+        if self._store.ledger is not None:
+            with suppress(DatabaseTrouble):  # the pass that follows will meet it
+                self._remember(self._store.ledger)
+        self._delivery.nudge()
+
     def _run(self, deadline: float | None) -> float | None:
         """
         Returns:
@@ -249,8 +259,15 @@ class Drain:
             except DatabaseTrouble as error:
                 self._store.trouble_while_delivering(error)
                 return self._delivery.policy.interval
-            if wait is not None:
-                return None if wait < 0 else wait
+            if wait is None:
+                continue
+            if wait >= 0:
+                return wait
+            # A full disk takes a little at a time: what was sent has made room.
+            done = self.absorb()
+            self._add_requests_of(done)
+            if not (done.records and self._allowed()):
+                return None
         return 0.0
 
     def _step(self, deadline: float | None) -> float | None:

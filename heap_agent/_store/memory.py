@@ -1,0 +1,124 @@
+"""
+A queue in memory, for as long as the disk refuses.
+
+Events that were never on disk are sent from here. When the disk takes records
+again, everything that has not been delivered is recorded anew, as if it had
+been waiting in the journal: what changed state as it was said, events as they
+are, the books by difference.
+
+This module must not know when the disk is given up, or trusted again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from heap_agent._core.encoder import loads
+from heap_agent._core.events import Actor, Kind
+from heap_agent._core.records import PartHeader, Record
+from heap_agent._core.wire import actor_line
+from heap_agent._store.event_queue import RECORDED
+from heap_agent._store.journal import SPILL_BYTES, Journal, Spilled
+from heap_agent._store.ledger import Ledger
+
+#: More than any queue in memory holds.
+_ALL: Final = 1 << 40
+
+
+class Memory:
+    """
+    The records of one process while it has no disk.
+
+    Args:
+        boot_id: The running boot.
+        returns: Whether there is a disk that may come back.
+    """
+
+    def __init__(self, boot_id: str, *, returns: bool) -> None:
+        self.ledger = Ledger.open(None, boot_id=boot_id)
+        self._boot_id = boot_id
+        self._returns = returns
+        self._taken = 0
+        # Whatever is no event, as it was recorded, to be recorded again.
+        self._said: deque[Spilled] = deque()
+        self._said_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Memory {self.ledger.queue!r}>"
+
+    def take(self, entries: Iterable[Spilled], journal: Journal) -> None:
+        """
+        Take over what waited in a journal's spill. Beyond what a spill may hold
+        the oldest events go.
+        """
+        header = PartHeader(self._boot_id, journal.id, 0, 1)
+        records = [self._record(entry, journal.key_for_memory) for entry in entries]
+        self.ledger.absorber.take(records, header, freeze=False)
+        queue = self.ledger.queue
+        size = sum(one.size for one in queue.peek(limit=_ALL, max_bytes=_ALL))
+        if size > SPILL_BYTES:
+            queue.drop_oldest(size - SPILL_BYTES)
+
+    def _record(self, entry: Spilled, key: Callable[[], bytes]) -> Record:
+        self._taken += 1
+        body = entry.head
+        if entry.tail is not None:
+            body += key() + entry.tail
+        if self._returns and entry.kind in (Kind.STATE, Kind.USER_PROPERTIES):
+            self._said.append(entry)
+            self._said_bytes += entry.size
+            while self._said_bytes > SPILL_BYTES:
+                self._said_bytes -= self._said.popleft().size
+        return Record(entry.kind, entry.flags, entry.wall, entry.boot_clock, self._taken, body, 0)
+
+    def give_back(self, journal: Journal, wall: int, boot_clock: int) -> bool:
+        """
+        Record everything anew that has not been delivered, and end.
+
+        Args:
+            journal: One that has a disk.
+            wall, boot_clock: Now, µs.
+
+        Returns:
+            False where that must wait: rows are being sent.
+        """
+        queue = self.ledger.queue
+        if queue.in_flight:
+            return False
+        # Dead letters go the same way: Heap will say it again.
+        queue.restore()
+        for entry in self._said:
+            journal.put(entry.kind, entry.flags, entry.wall, entry.boot_clock, entry.head)
+        rows = queue.load([one.id for one in queue.peek(limit=_ALL, max_bytes=_ALL)])
+        unjoined = set()
+        for stored in rows:
+            entry_, fields = stored.entry, loads(stored.entry.body)
+            if entry_.kind is Kind.IDENTIFY:
+                unjoined.add((entry_.app_id, fields["user_id"]))
+            elif entry_.kind is Kind.EVENT:
+                actor = Actor(entry_.app_id, fields.get("user_id", ""), fields.get("identity"))
+                journal.put(
+                    Kind.EVENT,
+                    entry_.flags,
+                    entry_.wall,
+                    entry_.boot_clock,
+                    actor_line(actor) + entry_.body,
+                )
+        # Which users have events at Heap, and which are joined, though the disk
+        # never saw these events.
+        persons = [
+            [*who, min(seen, 1) if tuple(who[:2]) in unjoined else seen]
+            for *who, seen in self.ledger.properties.persons()
+        ]
+        if persons:
+            body = json.dumps({"set": {}, "persons": persons}).encode()
+            journal.put(Kind.STATE, 0, wall, boot_clock, body)
+        # The rows are recorded anew; the books move without them.
+        counts = queue.counts()
+        counts[RECORDED] -= queue.count()
+        journal.put(Kind.COUNTS, 0, wall, boot_clock, json.dumps(counts).encode())
+        self.ledger.close()
+        return True

@@ -1,0 +1,58 @@
+"""
+Fixtures that every room's tests may use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import heap_agent
+from heap_agent import Agent
+from heap_agent import _api as api
+from heap_agent.testing import Collector, FakeClock
+
+
+@pytest.fixture(name="state_dir")
+def _state_dir(tmp_path: Path) -> Path:
+    """A state directory as an agent makes it."""
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture(name="clock")
+def _clock() -> FakeClock:
+    """A clock that stands still until it is moved."""
+    return FakeClock()
+
+
+@pytest.fixture(name="collector")
+def _collector() -> Iterator[Collector]:
+    """A running stand-in for Heap."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(name="make_agent")
+def _make_agent(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
+    """Makes agents that send nothing by themselves, and are shut down at the end."""
+    agents: list[Agent] = []
+
+    def make(**options: Any) -> Agent:
+        chosen = {
+            "app_id": "11",
+            "directory": tmp_path / "state",
+            "endpoint": "http://127.0.0.1:9",
+            "interval": 3600,
+            **options,
+        }
+        agents.append(Agent(**chosen))
+        return agents[-1]
+
+    yield make
+    for agent in agents:
+        agent.shutdown(0)

@@ -1,0 +1,215 @@
+"""
+Disks that are full, read-only, or gone: the host sees nothing of it, and what was
+recorded arrives when it can.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import balanced
+
+from heap_agent import Agent
+from heap_agent.testing import Collector
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")
+
+
+@pytest.fixture(name="server")
+def _server() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(name="small_disk")
+def _small_disk(tmp_path: Path) -> Iterator[Path]:
+    """
+    A file system of 6 MB of its own; only root may have one.
+    """
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]
+    if not sys.platform.startswith("linux") or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs root to mount a small file system")
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Take every block that is left."""
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for the keeper."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def agent_on(directory: Path, server: Collector, **options: object) -> Agent:
+    """An agent that delivers when asked to."""
+    chosen = {"interval": 3600, "identity_budget": None, "app_budget": None, **options}
+    return Agent("11", directory=directory, endpoint=server.url, **chosen)
+
+
+def numbers(server: Collector) -> list[object]:
+    """What arrived."""
+    return sorted(event.properties["number"] for event in server.events("E"))
+
+
+def test_a_full_disk_can_be_drained(small_disk: Path, server: Collector) -> None:
+    """
+    With a disk that another program has filled, what is queued is delivered and deleted,
+    and what is recorded meanwhile follows.
+    """
+    with agent_on(small_disk / "state", server) as agent:
+        for number in range(1_000):
+            agent.track("E", {"number": number, "text": "x" * 200})
+        wait_until(lambda: (small_disk / "state" / "reserve").exists())
+        fill(small_disk / "filler")
+        for number in range(1_000, 2_000):
+            agent.track("E", {"number": number, "text": "x" * 200})
+        assert agent.status().storage == "memory"
+        assert agent.status().recorded == 2_000
+
+        wait_until(lambda: agent.flush(5))
+
+        assert numbers(server) == list(range(2_000))
+        (small_disk / "filler").unlink()
+        wait_until(lambda: (small_disk / "state" / "reserve").exists())
+        assert agent.status().storage == "disk"
+        assert server.duplicates == [] and server.conflicts == []
+        balanced(agent)
+
+
+def test_a_disk_that_was_full_takes_everything_again(small_disk: Path, server: Collector) -> None:
+    """Offline on a full disk events wait in memory; with room they go to disk, in order."""
+    server.stop()
+    with agent_on(small_disk / "state", server) as agent:
+        fill(small_disk / "filler")
+        for number in range(500):
+            agent.track("E", {"number": number})
+        assert agent.status().storage == "memory"
+        (small_disk / "filler").unlink()
+
+        wait_until(lambda: agent.status().storage == "disk")
+
+        assert agent.sync()
+        server.start()
+        assert agent.flush(30)
+        assert [event.properties["number"] for event in server.events("E")] == list(range(500))
+        balanced(agent)
+
+
+def test_a_read_only_disk_stops_nothing(small_disk: Path, server: Collector) -> None:
+    """
+    On a disk that turns read-only the agent goes on in memory and sends from there, and
+    brings the rest back when it can.
+    """
+    with agent_on(small_disk / "state", server) as agent:
+        agent.track("E", {"number": 0})
+        assert agent.flush(10)
+        remount = ["mount", "-o", "remount", str(small_disk)]
+        if subprocess.run([*remount[:2], "remount,ro", *remount[3:]]).returncode != 0:
+            pytest.skip("remounting is not allowed here")
+        for number in range(1, 50):
+            agent.track("E", {"number": number})
+        found = agent.status()
+        assert (found.storage, found.recorded, found.balanced) in (
+            ("memory", 50, True),
+            # An open file may still be written to where only the mount is read-only.
+            ("disk", 50, True),
+        )
+        subprocess.run([*remount[:2], "remount,rw", *remount[3:]], check=True)
+
+        wait_until(lambda: agent.flush(5))
+
+        assert numbers(server) == list(range(50))
+        balanced(agent)
+
+
+def test_a_limit_on_file_sizes(tmp_path: Path, server: Collector) -> None:
+    """A quota cuts records in the middle; none is lost, none is broken."""
+    program = Path(__file__).parent / "programs" / "limited.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "state"), server.url],
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found == {"limited": "memory", "storage": "disk", "recorded": 2_100}
+    with agent_on(tmp_path / "state", server) as agent:
+        assert agent.flush(30)
+        assert numbers(server) == list(range(2_100))
+        balanced(agent)
+
+
+def test_no_directory_at_all(tmp_path: Path, server: Collector) -> None:
+    """Where no directory can be had, events are sent from memory."""
+    (tmp_path / "file").write_text("in the way")
+    with agent_on(tmp_path / "file", server) as agent:
+        user = agent.user_id
+        for number in range(20):
+            agent.track("E", {"number": number})
+        agent.identify("alice")
+        agent.add_user_properties({"plan": "free"})
+        found = agent.status()
+        assert (found.storage, found.recorded, found.queued) == ("memory", 20, 20)
+        assert any("in the way" in problem for problem in found.problems)
+
+        assert agent.flush(30)
+
+        assert numbers(server) == list(range(20))
+        alice = server.user("alice")
+        assert alice is not None and alice.user_ids == (user,)
+        assert alice.properties == {"plan": "free"}
+        assert agent.user_id == user
+        balanced(agent)
+
+
+def test_the_queue_stays_within_its_bytes(tmp_path: Path, server: Collector) -> None:
+    """
+    Offline for long, the directory never grows far beyond `max_bytes`; the oldest events
+    go, counted, and the newest arrive.
+    """
+    server.stop()
+    limit = 4 * 2**20
+    with agent_on(tmp_path / "state", server, max_bytes=limit) as agent:
+        most = 0
+        for number in range(30_000):
+            agent.track("E", {"number": number, "text": "x" * 100})
+            if number % 1_000 == 0:
+                time.sleep(0.1)
+                most = max(most, agent.status().bytes)
+        wait_until(lambda: agent.status().bytes <= limit)
+        assert most < 2 * limit
+        found = agent.status()
+        assert found.recorded == 30_000
+        assert found.dropped == found.dropped_by["full"] > 0
+        server.start()
+
+        assert agent.flush(60)
+
+        arrived = numbers(server)
+        assert len(arrived) == 30_000 - found.dropped
+        balanced(agent)
