@@ -88,7 +88,7 @@ class Agent:
     Records what happens on this device and delivers it to Heap.
 
     One agent serves one user at a time, as a device does. Programs that act for
-    many users at once want `heap_agent.server` instead.
+    many users at once want Heap's server-side API instead.
 
     All methods are thread-safe. `track` may be called from signal handlers,
     finalizers and logging handlers. Nothing but a wrong call raises; trouble
@@ -132,7 +132,9 @@ class Agent:
         # nothing, and without an address it sends nothing, least of all to the
         # wrong one. Both show in `status`.
         nameless = config.app_id is None and ("app_id" in loaded.defaulted or _guest)
-        self._lost = bool(loaded.defaulted & {"endpoint", "region"})
+        self._lost = "endpoint" in loaded.defaulted or (
+            "region" in loaded.defaulted and config.endpoint is None
+        )
         if config.app_id is None and not config.disabled and not nameless:
             raise InvalidCall(
                 "app_id is missing: pass the id of your environment at Heap, such as "
@@ -144,7 +146,6 @@ class Agent:
         self._wall_ns, self._boot_ns = self._clock.wall_ns, self._clock.boot_ns
         self._wire = wire.Wire()
         self._tail = self._wire.tail
-        self._stamp = wire.Stamper()
         self._interval = max(config.interval, limits.INTERVAL_MINIMUM)
         self._device = self._check_device_properties(config.device_properties)
         self._complaints: set[tuple[str, str, str | None]] = set()
@@ -205,7 +206,7 @@ class Agent:
         self._ambient = wire.NOTHING
         # How a record begins: on whose behalf, and who is told to Heap. One value,
         # so that a thread that records meanwhile never mixes two users.
-        self._head = (b"", b"")
+        self._head = b""
         self._version = 0
         self._attending = False
         self._asleep = False
@@ -271,8 +272,9 @@ class Agent:
 
     def _make_transport(self) -> Sender:
         # Imported where it is first needed: urllib3 costs more than all the rest.
-        from heap_agent._upload.transport import Transport
-        from heap_agent._version import USER_AGENT
+        with _importing:
+            from heap_agent._upload.transport import Transport
+            from heap_agent._version import USER_AGENT
 
         config = self._config
         return Transport(
@@ -288,7 +290,8 @@ class Agent:
         )
 
     def _start_sender(self, delay: float) -> None:
-        from heap_agent._upload.scheduler import Scheduler
+        with _importing:
+            from heap_agent._upload.scheduler import Scheduler
 
         with self._sender_lock:
             if self._scheduler is None and not self._ended:
@@ -380,8 +383,7 @@ class Agent:
     def _aim(self) -> None:
         if self._session is not None:
             actor = self._actor
-            opening = wire.opening(wire.actor_line(actor))
-            self._head = opening, wire.who(actor, self._session)
+            self._head = wire.actor_line(actor) + wire.who(actor, self._session)
 
     @property
     def _actor(self) -> Actor:
@@ -431,8 +433,7 @@ class Agent:
         if boot_clock > self._session_until or self._session is None:
             self._begin_session(boot_clock)
         self._session_until = boot_clock + self._session_timeout
-        opening, who = self._head
-        self._put(_EVENT, 0, wall, boot_clock, opening + self._stamp(wall), who + tail)
+        self._put(_EVENT, 0, wall, boot_clock, self._head + tail)
 
     def _track_slowly(self, event: object, properties: object, timestamp: object) -> None:
         """
@@ -459,8 +460,7 @@ class Agent:
         if boot_clock > self._session_until or self._session is None:
             self._begin_session(boot_clock)
         self._session_until = boot_clock + self._session_timeout
-        opening, who = self._head
-        self._put(_EVENT, flags, wall, boot_clock, opening + self._stamp(wall), who + mended.data)
+        self._put(_EVENT, flags, wall, boot_clock, self._head + mended.data)
 
     def _begin_session(self, boot_clock: int) -> None:
         with self._state_lock:
@@ -910,7 +910,7 @@ class Agent:
         if self._guest:
             # The owner's other duties, for as long as this one is it.
             self._keeper.start()
-        self._store.mend(time.monotonic())
+        self._store.mend(time.monotonic(), patience=0.0)
         left_over = None if seconds is None else max(0.0, deadline - time.monotonic())
         return self._drain.flush(left_over)
 
@@ -996,11 +996,11 @@ class Agent:
         scheduler = self._scheduler
         farewell: Callable[[], None] | None = None
         if scheduler is not None:
-            scheduler.stop(seconds, last=self._drain.finish)
-        elif self._store.ledger is not None:
+            scheduler.stop(seconds, last=self._say_farewell)
+        else:
 
             def farewell() -> None:
-                self._drain.finish(deadline - time.monotonic())
+                self._say_farewell(deadline - time.monotonic())
 
         # The keeper still has to sync: a moment is left for it in any case.
         self._keeper.stop(max(0.5, deadline - time.monotonic()), farewell)
@@ -1008,6 +1008,14 @@ class Agent:
             self._store.flush_counts()
         self._store.journal.sync()
         self._store.close()
+        lost = self._store.unwritten
+        if lost:
+            _log.error("%d events could neither be written nor sent; they end with this process", lost)
+
+    def _say_farewell(self, seconds: float) -> None:
+        # What the disk did not take is sent now or never.
+        self._store.mend(time.monotonic(), patience=0.0)
+        self._drain.finish(seconds)
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -1162,13 +1170,39 @@ def _duration(argument: str, value: float | timedelta) -> float:
 _living: weakref.WeakSet[Agent] = weakref.WeakSet()
 
 
+#: Held while a thread of ours imports. A child that is forked in the middle of an
+#: import never gets the rest of the module, and could not deliver.
+_importing = threading.RLock()
+
+#: Seconds that a fork waits for that. An import may itself wait for one that the
+#: forking thread has begun.
+_IMPORT_PATIENCE: Final = 5.0
+
+_fork = threading.local()
+
+
+def _before_fork() -> None:
+    _fork.holds = _importing.acquire(timeout=_IMPORT_PATIENCE)
+
+
+def _after_fork_in_parent() -> None:
+    if _fork.holds:
+        _importing.release()
+
+
 def _after_fork_in_child() -> None:
+    global _importing
+    _importing = threading.RLock()
     for agent in list(_living):
         agent._begin_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def _at_exit(reference: weakref.ref[Agent]) -> None:

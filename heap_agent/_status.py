@@ -21,6 +21,7 @@ from heap_agent._core.state import PAUSED, State
 from heap_agent._store import outlook
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.event_queue import DELIVERED, DROPPED, RECORDED
+from heap_agent._store.properties import HELD_LOST
 from heap_agent._store.store import Store
 from heap_agent._store.system import ClockLike
 from heap_agent._upload.drain import MEMO, REPORT, Drain
@@ -44,6 +45,8 @@ class Status:
             ``full`` (no room), ``purged`` (opt-out), ``discarded`` (by hand),
             ``damaged`` (the disk), ``unwritten`` (memory lost at exit).
         refused: Calls that recorded nothing: empty names, impossible identities.
+        user_properties_lost: User properties that were held for an anonymous
+            user who never got a name.
         repaired: Values that were mended, counted by kind in `repaired_by`.
         storage: "disk", or "memory" while the disk refuses: what is recorded
             then does not survive a kill.
@@ -72,6 +75,7 @@ class Status:
     dropped: int
     dropped_by: Mapping[str, int]
     refused: int
+    user_properties_lost: int
     repaired: int
     repaired_by: Mapping[str, int]
     storage: str
@@ -197,6 +201,7 @@ def _status_of(books: outlook.Books, now: int, **known: Any) -> Status:
         dropped=sum(dropped_by.values()),
         dropped_by=dropped_by,
         refused=counts["refused"] + counts["refused_identities"],
+        user_properties_lost=counts[HELD_LOST],
         repaired=sum(repaired_by.values()),
         repaired_by=repaired_by,
         bytes=books.bytes,

@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 
-import heap_agent
 from heap_agent import Agent
 from heap_agent import _api as api
 from heap_agent.testing import Collector, FakeClock
+
+
+@pytest.fixture(autouse=True)
+def _no_default_agent_left_behind() -> Iterator[None]:
+    """Whatever a test does with the module-level verbs ends with it."""
+    yield
+    agent, api._default, api._options = api._default, None, {}
+    if agent is not None:
+        agent.shutdown(0)
 
 
 @pytest.fixture(name="state_dir")

@@ -27,8 +27,6 @@ MAX_BYTES: Final = 64 * 2**20
 ANN: Final = Actor("11", "1")
 ANN_NAMED: Final = Actor("11", "1", "ann")
 
-_stamp = wire.Stamper()
-
 
 def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until a condition holds."""
@@ -73,8 +71,7 @@ def put_event(
         flags,
         wall,
         boot_clock,
-        wire.opening(wire.actor_line(actor)) + _stamp(wall),
-        wire.who(actor, "7") + tail,
+        wire.actor_line(actor) + wire.who(actor, "7") + tail,
     )
 
 

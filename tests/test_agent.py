@@ -1144,7 +1144,7 @@ def test_tracking_while_another_thread_opts_out(start: MakeAgent) -> None:
         stop.set()
         thread.join()
         assert old is not None
-        assert old.encode() not in agent._head[0] + agent._head[1]
+        assert old.encode() not in agent._head
 
 
 def test_do_not_track(start: MakeAgent, monkeypatch: pytest.MonkeyPatch, server: Collector) -> None:
@@ -1400,3 +1400,17 @@ def test_check_finds_what_is_wrong(start: MakeAgent) -> None:
     assert any("do not balance" in sentence for sentence in agent.check())
     with ledger.database.transact() as execute:
         execute("UPDATE counter SET value = value - 1 WHERE name = 'recorded'")
+
+
+def test_a_bad_region_does_not_matter_where_the_program_names_the_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what would send events to the wrong place holds delivery up."""
+    monkeypatch.setenv("HEAP_AGENT_REGION", "mars")
+    with Collector() as collector:
+        agent = Agent("11", directory=tmp_path, endpoint=collector.url)
+        agent.track("E")
+        assert agent.flush(10)
+        balanced(agent)
+        agent.shutdown()
+        assert len(collector.events()) == 1

@@ -213,3 +213,21 @@ def test_the_queue_stays_within_its_bytes(tmp_path: Path, server: Collector) -> 
         arrived = numbers(server)
         assert len(arrived) == 30_000 - found.dropped
         balanced(agent)
+
+
+def test_without_a_directory_events_are_delivered_from_memory(
+    tmp_path: Path, server: Collector
+) -> None:
+    """A directory that cannot be trusted costs durability, not delivery."""
+    tmp_path.chmod(0o777)
+    options = {"directory": tmp_path, "endpoint": server.url, "interval": 0.1}
+    agent = Agent("11", **options)
+    agent.track("First")
+    wait_until(lambda: len(server.events()) == 1)
+    assert agent.status().storage == "memory"
+    balanced(agent)
+
+    agent.track("At the end")
+    agent.shutdown(5.0)
+
+    assert [event.event for event in server.events()] == ["First", "At the end"]

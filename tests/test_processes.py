@@ -5,6 +5,7 @@ Several processes on one directory: one user, one delivery, one consent.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -227,3 +228,32 @@ def test_eight_first_processes_agree(
 
     assert len({answer.split("\n")[1] for answer in answers}) == 1
     settle(tmp_path, server)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_program_that_becomes_a_daemon_at_once_delivers(
+    tmp_path: Path, server: Collector
+) -> None:
+    """A fork in the middle of an import by the agent's thread does not end delivery."""
+    program = f"""
+import os, time
+from heap_agent import Agent
+agent = Agent("11", directory={str(tmp_path / "state")!r}, endpoint={server.url!r}, interval=0.1)
+agent.track("Parent")
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+agent.track("Daemon")
+deadline = time.monotonic() + 30
+while agent.status().queued and time.monotonic() < deadline:
+    time.sleep(0.05)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    deadline = time.monotonic() + 30
+    while len(server.events()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert sorted(event.event for event in server.events()) == ["Daemon", "Parent"]

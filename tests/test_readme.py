@@ -42,6 +42,7 @@ def _collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         if _api._default is not None:
             assert _api._default.check() == []
             _api._default.shutdown(0)
+            _api._default, _api._options = None, {}
 
 
 @pytest.mark.parametrize("example", examples(), ids=lambda example: f"line-{example.line}")

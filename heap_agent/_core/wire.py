@@ -8,6 +8,9 @@ timestamp is a slice replacement and never a re-encode:
     {"timestamp":"2026-01-01T00:00:00.000+00:00","idempotency_key":"<16 hex>-<12 hex>",
      "user_id":"…","session_id":"…","event":"…","properties":{…}}
 
+The caller of `track` pays for neither: a record in the journal holds the clock
+and the number that they are made of (`complete`), and begins with the user.
+
 The fast path here accepts only what needs no thought: exact built-in types,
 short text, finite numbers. Everything else goes to `repair`, which knows the
 table of faults. This module must not know clocks, files or who is logged in.
@@ -78,39 +81,24 @@ def stamp(wall: int) -> bytes:
 
 class Stamper:
     """
-    `stamp` and what follows it, up to the idempotency key. Remembers the last
-    answer, and the last second: a date is formatted once a second, and events
-    of one millisecond share their bytes.
+    `stamp`, remembering the second: of 1,000 events in a second, one formats a date.
     """
 
-    __slots__ = ("_second", "_known")
+    __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        # Pairs, so that another thread sees both halves or neither.
-        self._known: tuple[int | None, bytes] = (None, b"")
-        self._second = (-1, b"")
+        # A pair, so that another thread sees both halves or neither.
+        self._known = (-1, b"")
 
     def __call__(self, wall: int) -> bytes:
-        """
-        ``2026-01-01T00:00:00.000+00:00","idempotency_key":"`` for a wall time in µs.
-        """
-        millisecond = wall // 1000
+        if not 0 <= wall <= _LATEST:
+            return stamp(wall)
+        second, rest = divmod(wall, 1_000_000)
         known, text = self._known
-        if known == millisecond:
-            return text
-        text = self._format(millisecond) + _KEY
-        self._known = (millisecond, text)
-        return text
-
-    def _format(self, millisecond: int) -> bytes:
-        if not 0 <= millisecond <= _LATEST // 1000:
-            return stamp(millisecond * 1000)
-        second, rest = divmod(millisecond, 1000)
-        known, text = self._second
         if second != known:
-            text = stamp(second * 1_000_000)[:20]
-            self._second = (second, text)
-        return b"%b%03d+00:00" % (text, rest)
+            text = stamp(wall)[:20]
+            self._known = (second, text)
+        return b"%b%03d+00:00" % (text, rest // 1000)
 
 
 # -- what every event of a moment shares -------------------------------------------
@@ -179,18 +167,30 @@ def who(actor: Actor, session_id: str) -> bytes:
         name = b'"user_id":"%b"' % actor.user_id.encode()
     else:
         name = b'"identity":%b' % dumps_text(actor.identity)
-    return b'",%b,"session_id":"%b"' % (name, session_id.encode())
+    return b'%b,"session_id":"%b"' % (name, session_id.encode())
 
 
-def opening(line: bytes) -> bytes:
+def idempotency_key(writer: str, sequence: int) -> bytes:
     """
-    What stands before the timestamp in the record of an event.
+    The key of a record, from what names it for ever.
+
+    Args:
+        writer: Id of the journal, 16 hex digits.
+        sequence: Number of the record in its journal.
     """
-    return line + _OPEN
+    return b"%b-%012x" % (writer.encode(), sequence)
 
 
-#: What stands between the timestamp and the idempotency key.
-BEFORE_KEY: Final = _KEY
+def complete(rest: bytes, stamped: bytes, key: bytes) -> bytes:
+    """
+    An event as Heap gets it.
+
+    Args:
+        rest: What `who` and `Wire.tail` gave.
+        stamped: 29 bytes of `stamp`.
+        key: 29 bytes of `idempotency_key`.
+    """
+    return b"".join((_OPEN, stamped, _KEY, key, b'",', rest))
 
 
 # -- one event ------------------------------------------------------------------

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from heap_agent._core.encoder import loads
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.records import FROZEN, GIVEN, PartHeader, Record
 from heap_agent._core.state import CONSENT, PURGED, Moment, State
-from heap_agent._core.wire import read_actor
+from heap_agent._core.wire import Stamper, complete, idempotency_key, read_actor
 from heap_agent._store import parts as files
 from heap_agent._store import system
 from heap_agent._store.database import Database
@@ -123,6 +123,7 @@ class Absorber:
         self.timeline = timeline
         self.state: State = load_state(database)
         self._actors: dict[bytes, Actor] = {}
+        self.stamp = Stamper()
         self._stale = False
         self._known: dict[tuple[str, int], int] = {}
         self._forget: list[tuple[str, int]] = []
@@ -212,7 +213,12 @@ class Absorber:
         with self._database.transact() as execute:
             batch = _Batch(self, freeze, limit)
             positions = self._positions()
-            for source, span in self._spans(sources, positions):
+            spans = [
+                (source, span)
+                for source in sources
+                for span in files.spans(source.parts, positions)
+            ]
+            for source, span in spans:
                 if done.records >= batch.limit:
                     done.more = True
                     break
@@ -230,26 +236,6 @@ class Absorber:
                 self.timeline.save()
         self._known, self._forget = positions, []
 
-    def _spans(
-        self, sources: list[_Source], positions: dict[tuple[str, int], int]
-    ) -> list[tuple[_Source, Span]]:
-        """
-        What there is to read. Where a copy begins is written down before its
-        original can be unlinked and its position forgotten.
-        """
-        found = []
-        for source in sources:
-            for span in files.spans(source.parts, positions):
-                if span.begin and span.part.place not in positions:
-                    self._note(span.part, span.begin, positions)
-                found.append((source, span))
-        return found
-
-    def _note(self, part: PartFile, position: int, positions: dict[tuple[str, int], int]) -> None:
-        positions[part.place] = position
-        with self._database.transact() as execute:
-            execute("REPLACE INTO position VALUES (?, ?, ?)", (*part.place, position))
-
     def _read(
         self,
         span: Span,
@@ -260,8 +246,8 @@ class Absorber:
         finished: list[PartFile],
     ) -> None:
         part = span.part
-        before = positions.get(part.place)
-        position = before or 0
+        before = positions.get(part.place, 0)
+        position = before or span.begin
         while True:
             chunk = files.read_part(
                 part.path,
@@ -290,8 +276,10 @@ class Absorber:
                 break
         if not chunk.finished and done.records >= batch.limit:
             done.more = True
-        if position != (before or 0):
-            self._note(part, position, positions)
+        if position != before:
+            positions[part.place] = position
+            with self._database.transact() as execute:
+                execute("REPLACE INTO position VALUES (?, ?, ?)", (*part.place, position))
 
     # -- files --
 
@@ -393,6 +381,9 @@ class Absorber:
 class _Batch:
     """
     What the records of one transaction add up to.
+
+    State is folded as it is read. What needs consent is judged at the end, when
+    every word about consent in the batch is known, whichever journal it was in.
     """
 
     def __init__(self, absorber: Absorber, freeze: bool, limit: int) -> None:
@@ -403,6 +394,8 @@ class _Batch:
         self.changed: set[str] = set()
         self.requests: list[Request] = []
         self.purged = False
+        self._words = False
+        self._judged: list[tuple[Moment, Record, dict[str, Any]]] = []
         self._entries: list[Entry] = []
 
     def take(self, record: Record, header: PartHeader, boot: int) -> None:
@@ -411,29 +404,99 @@ class _Batch:
         it passed its checksum, so a version that wrote it is to blame.
         """
         at = Moment(boot, record.boot_clock, header.writer, record.sequence)
-        try:
+        with self._understanding(record):
             if record.kind == Kind.EVENT:
-                self._event(record, at)
+                self.counts[RECORDED] += 1
+                self._judged.append((at, record, {}))
+            elif record.kind == Kind.USER_PROPERTIES:
+                self._judged.append((at, record, {}))
             elif record.kind == Kind.STATE:
                 self._state(record, at)
-            elif record.kind == Kind.USER_PROPERTIES:
-                self._user_properties(record, at)
             elif record.kind == Kind.COUNTS:
                 self._counts(record)
             elif record.kind == Kind.REQUEST:
                 self._request(record)
+
+    @contextmanager
+    def _understanding(self, record: Record) -> Iterator[None]:
+        try:
+            yield
         except (ValueError, LookupError, TypeError, AttributeError):
             self.counts["unreadable"] += 1
             if record.kind == Kind.EVENT:
                 self.counts[DROPPED + "damaged"] += 1
 
+    # -- at once --
+
+    def _state(self, record: Record, at: Moment) -> None:
+        change = json.loads(record.body)
+        facets: dict[str, Any] = change["set"]
+        state = self._absorber.state
+        if CONSENT in facets:
+            changed = state.set_consent(bool(facets[CONSENT]), at, purge=bool(change.get("purge")))
+            self.changed.update(changed)
+            self._words = True
+            self.purged |= PURGED in changed
+            return
+        self.changed.update(state.apply_all(facets, at))
+        self._judged.append((at, record, change))
+
+    def _counts(self, record: Record) -> None:
+        counts = loads(record.body)
+        if not all(isinstance(number, int) for number in counts.values()):
+            raise ValueError("counts that are no numbers")
+        self.counts.update(counts)
+
+    def _request(self, record: Record) -> None:
+        fields = json.loads(record.body)
+        self.requests.append(Request(fields["id"], fields["what"], fields.get("arguments", {})))
+
+    # -- at the end --
+
+    def finish(self) -> None:
+        """
+        Write everything down.
+        """
+        absorber = self._absorber
+        if self._words:
+            self._withdraw()
+        for at, record, change in self._judged:
+            with self._understanding(record):
+                if not absorber.state.allows(at):
+                    self.counts[DROPPED + "purged"] += record.kind == Kind.EVENT
+                elif record.kind == Kind.EVENT:
+                    self._event(record, at)
+                elif record.kind == Kind.STATE:
+                    self._user(change, record, at)
+                else:
+                    self._user_properties(record, at)
+        absorber.queue.insert(self._entries)
+        absorber.queue.add(self.counts)
+        absorber.properties.save(absorber.state, self.changed)
+
+    def _withdraw(self) -> None:
+        """
+        A word about consent has come in: delete what may not be kept, though
+        records that are newer than the word may have come in before it.
+        """
+        absorber = self._absorber
+        for since, until in absorber.state.withdrawn():
+            if until is None:
+                absorber.queue.purge(since[:2])
+            else:
+                absorber.queue.purge(since[:2], until[:2])
+        if self.purged:
+            boot, clock = absorber.state.purged[:2]
+            absorber.queue.purge(before=(boot, clock + 1))
+            absorber.properties.purge()
+
     def _event(self, record: Record, at: Moment) -> None:
-        self.counts[RECORDED] += 1
         line, body = _split(record.body)
         actor = self._absorber.actor(line)
-        if not self._absorber.state.allows(at):
-            self.counts[DROPPED + "purged"] += 1
-            return
+        if not body.startswith(b"{"):
+            # One that has been in a queue before keeps its time and its key.
+            key = idempotency_key(at.writer, at.sequence)
+            body = complete(body, self._absorber.stamp(record.wall), key)
         entry = Entry(
             Kind.EVENT,
             record.flags & (GIVEN | FROZEN),
@@ -452,23 +515,10 @@ class _Batch:
 
     def _user_properties(self, record: Record, at: Moment) -> None:
         line, body = _split(record.body)
-        if not self._absorber.state.allows(at):
-            return
         actor = self._absorber.actor(line)
         self._absorber.properties.change_user(actor, loads(body), _moment_entry(actor, record, at))
 
-    def _state(self, record: Record, at: Moment) -> None:
-        change = json.loads(record.body)
-        facets: dict[str, Any] = change["set"]
-        state = self._absorber.state
-        if CONSENT in facets:
-            changed = state.set_consent(bool(facets[CONSENT]), at, purge=bool(change.get("purge")))
-            self.changed.update(changed)
-            self._withdraw(purged=PURGED in changed)
-            return
-        self.changed.update(state.apply_all(facets, at))
-        if not state.allows(at):
-            return
+    def _user(self, change: dict[str, Any], record: Record, at: Moment) -> None:
         properties = self._absorber.properties
         for fields in change.get("persons", ()):
             properties.met(*fields, entry=_moment_entry(Actor(*fields[:3]), record, at))
@@ -478,47 +528,6 @@ class _Batch:
         if "gone" in change:
             app_id, user_id = change["gone"]
             properties.gone(app_id, user_id)
-
-    def _withdraw(self, *, purged: bool) -> None:
-        """
-        A word about consent has come in: delete what may not be kept, though
-        records that are newer than the word may have come in before it.
-        """
-        self._flush()
-        absorber = self._absorber
-        for since, until in absorber.state.withdrawn():
-            if until is None:
-                absorber.queue.purge(since[:2])
-            else:
-                absorber.queue.purge(since[:2], until[:2])
-        if purged:
-            boot, clock = absorber.state.purged[:2]
-            absorber.queue.purge(before=(boot, clock + 1))
-            absorber.properties.purge()
-            self.purged = True
-
-    def _counts(self, record: Record) -> None:
-        counts = loads(record.body)
-        if not all(isinstance(number, int) for number in counts.values()):
-            raise ValueError("counts that are no numbers")
-        self.counts.update(counts)
-
-    def _request(self, record: Record) -> None:
-        fields = json.loads(record.body)
-        self.requests.append(Request(fields["id"], fields["what"], fields.get("arguments", {})))
-
-    def _flush(self) -> None:
-        self._absorber.queue.insert(self._entries)
-        self._entries = []
-        self._absorber.queue.add(self.counts)
-        self.counts = Counter()
-
-    def finish(self) -> None:
-        """
-        Write everything down.
-        """
-        self._flush()
-        self._absorber.properties.save(self._absorber.state, self.changed)
 
 
 def _moment_entry(actor: Actor, record: Record, at: Moment) -> Entry:

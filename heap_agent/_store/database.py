@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -162,6 +163,9 @@ class Database:
         except DatabaseTrouble:
             self._connection.close()
             raise
+        if path is None:
+            # It lives as long as somebody may ask it; nobody closes it earlier.
+            weakref.finalize(self, self._connection.close)
 
     def __repr__(self) -> str:
         return f"<Database {'in memory' if self.path is None else self.path.name}>"

@@ -28,6 +28,9 @@ from heap_agent._store.database import Database, Reader, Row
 #: Rows that are dropped together, so that a full disk is not shaved one by one.
 CHUNK: Final = 256
 
+#: … but no more than it takes of large ones.
+CHUNK_BYTES: Final = 262_144
+
 #: Dead letters may take this part of `max_bytes`.
 DEAD_SHARE: Final = 10
 
@@ -537,7 +540,13 @@ class EventQueue:
             f"SELECT id, length(body) FROM entry WHERE kind IN ({places}) ORDER BY id LIMIT ?",
             (CHUNK + len(self._in_flight),),
         )
-        return [(id, size) for id, size in rows if id not in self._in_flight][:CHUNK]
+        victims: list[tuple[int, int]] = []
+        room = CHUNK_BYTES
+        for id, size in rows:
+            if id not in self._in_flight and len(victims) < CHUNK and room > 0:
+                victims.append((id, size))
+                room -= size
+        return victims
 
     def _delete(self, ids: Collection[int]) -> int:
         """

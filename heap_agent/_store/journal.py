@@ -25,6 +25,7 @@ This module must not know what a body means, and not SQLite.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections import Counter, deque
@@ -54,6 +55,9 @@ from heap_agent._store import system
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.parts import PART_BYTES, lock_path, part_path
 
+#: At the hard cap, this many refusals are noted down in one record.
+_REFUSALS: Final = 100
+
 #: What the spill may hold while the disk refuses: a few minutes of events.
 SPILL_BYTES: Final = 4_194_304
 
@@ -74,22 +78,19 @@ class Spilled:
     """
     A record that the disk did not take.
 
-    Attributes:
-        head, tail: The body before and after the idempotency key; `tail` is
-            None where the record has none.
+    The attributes are the arguments of `Journal.put`.
     """
 
     kind: int
     flags: int
     wall: int
     boot_clock: int
-    head: bytes
-    tail: bytes | None
+    body: bytes
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        return len(self.head) + len(self.tail or b"") + OVERHEAD
+        return len(self.body) + OVERHEAD
 
 
 class _Short(OSError):
@@ -137,11 +138,10 @@ class Journal:
         self._attend = attend
         self._write = seams.write
         self._data_sync = seams.data_sync
-        self._key_prefix = self.id.encode() + b"-"
         self._lock = threading.RLock()
         self._sync_lock = threading.Lock()
         self._numbers = count(1)
-        self._keys_for_memory = count(1 << 47)
+        self._memory_numbers = count(1 << 47)
         self._sequence = 0
         self._part: _Part | None = None
         self._sealed: list[_Part] = []
@@ -171,8 +171,7 @@ class Journal:
         flags: int,
         wall: int,
         boot_clock: int,
-        head: bytes,
-        tail: bytes | None = None,
+        body: bytes,
     ) -> bool:
         """
         Append one record; it is with the kernel when this returns.
@@ -182,8 +181,7 @@ class Journal:
             flags: `records.GIVEN`, `records.FROZEN`.
             wall: Wall clock, µs.
             boot_clock: Boot clock, µs.
-            head: The body, or its part before the idempotency key.
-            tail: Its part after the key; None for a body without one.
+            body: What it means depends on the kind.
 
         Returns:
             False where the journal is at its hard cap and an event was refused
@@ -192,19 +190,9 @@ class Journal:
         with self._lock:
             part = self._part
             if part is None or self._spill or self._refusing or self._busy:
-                return self._put_slowly(Spilled(kind, flags, wall, boot_clock, head, tail))
+                return self._put_slowly(Spilled(kind, flags, wall, boot_clock, body))
             sequence = self._sequence = self._sequence + 1
-            if tail is None:
-                payload = pack_payload(kind, flags, wall, boot_clock, sequence) + head
-            else:
-                payload = b"".join(
-                    (
-                        pack_payload(kind, flags, wall, boot_clock, sequence),
-                        head,
-                        b"%b%012x" % (self._key_prefix, sequence),
-                        tail,
-                    )
-                )
+            payload = pack_payload(kind, flags, wall, boot_clock, sequence) + body
             record = pack_frame(RECORD_MAGIC, len(payload), crc32(payload, part.salt)) + payload
             try:
                 written = self._write(part.fd, record)
@@ -212,7 +200,7 @@ class Journal:
                     raise _Short(written)
             except OSError as error:
                 # First of all, so that whatever is recorded meanwhile comes after it.
-                self._keep(Spilled(kind, flags, wall, boot_clock, head, tail))
+                self._keep(Spilled(kind, flags, wall, boot_clock, body))
                 self._take_back(part, sequence, error)
                 self._attend()
                 return True
@@ -235,6 +223,8 @@ class Journal:
         if self._refusing and entry.kind == Kind.EVENT:
             self._counts["recorded"] += 1
             self._counts["dropped.full"] += 1
+            if self._counts["dropped.full"] % _REFUSALS == 0:
+                self._note_refusals(entry)
             return False
         trouble = bool(self._spill) or (self._part is None and not self._opens_itself)
         self._keep(entry)
@@ -244,6 +234,20 @@ class Journal:
             self.retry()
             self._attend()
         return True
+
+    def _note_refusals(self, latest: Spilled) -> None:
+        """
+        Write the counts down, a byte or so for each event that was refused:
+        a kill must not make them vanish.
+        """
+        if self._part is None:
+            return
+        counts = self.take_counts()
+        body = json.dumps(counts).encode()
+        try:
+            self._append(self._part, attrs.evolve(latest, kind=int(Kind.COUNTS), body=body))
+        except OSError:
+            self._counts.update(counts)
 
     # -- trouble --
 
@@ -305,11 +309,8 @@ class Journal:
         Write one record, raising where the disk refuses.
         """
         sequence = self._sequence = self._sequence + 1
-        body = entry.head
-        if entry.tail is not None:
-            body += b"%b%012x" % (self._key_prefix, sequence) + entry.tail
         record = pack_record(
-            part.salt, entry.kind, entry.flags, entry.wall, entry.boot_clock, sequence, body
+            part.salt, entry.kind, entry.flags, entry.wall, entry.boot_clock, sequence, entry.body
         )
         try:
             written = self._write(part.fd, record)
@@ -495,11 +496,12 @@ class Journal:
             self._spilled_bytes = 0
             return entries
 
-    def key_for_memory(self) -> bytes:
+    def number_for_memory(self) -> int:
         """
-        An idempotency key for a record that never was in this journal.
+        A sequence number for a record that never was in this journal; none that
+        is in it has the same.
         """
-        return b"%b%012x" % (self._key_prefix, next(self._keys_for_memory))
+        return next(self._memory_numbers)
 
     def count(self, name: str, number: int = 1) -> None:
         """
@@ -680,7 +682,6 @@ class Journal:
         adopts them, and its keys are never given out again.
         """
         self.id = os.urandom(8).hex()
-        self._key_prefix = self.id.encode() + b"-"
         self._numbers = count(1)
         self._sequence = 0
         self._unlisted = False

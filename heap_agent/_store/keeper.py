@@ -44,7 +44,8 @@ class Duties:
 
     Attributes:
         state_changed: Another process has changed the state.
-        became_owner: This process delivers from now on.
+        became_owner: This process delivers from now on, from the directory or
+            from memory.
         requested: Requests that only the sender can carry out.
         absorb: Absorb now; whether rows may be frozen at once is the sender's
             knowledge.
@@ -81,7 +82,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._unsynced_since: float | None = None
         self._counts_written = 0.0
-        self._owns = False
+        self._delivers = False
         self._clock_gap: float | None = None
         self._last_error = ""
         self._farewell: Callable[[], None] | None = None
@@ -180,8 +181,10 @@ class Keeper:
         if now - self._counts_written >= _COUNTS_EVERY:
             self._counts_written = now
             store.flush_counts()
-        if self._may_own and store.try_to_own() and not self._owns:
-            self._owns = True
+        owns = self._may_own and store.try_to_own()
+        # What is in memory is sent by this process, whoever owns the directory.
+        if (owns or store.memory is not None) and not self._delivers:
+            self._delivers = True
             self._duties.became_owner()
         self._listen_to_others()
         store.keep_within_bounds()

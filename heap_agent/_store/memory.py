@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from heap_agent._core.encoder import loads
@@ -41,7 +41,6 @@ class Memory:
         self.ledger = Ledger.open(None, boot_id=boot_id)
         self._boot_id = boot_id
         self._returns = returns
-        self._taken = 0
         # Whatever is no event, as it was recorded, to be recorded again.
         self._said: deque[Spilled] = deque()
         self._said_bytes = 0
@@ -55,24 +54,20 @@ class Memory:
         the oldest events go.
         """
         header = PartHeader(self._boot_id, journal.id, 0, 1)
-        records = [self._record(entry, journal.key_for_memory) for entry in entries]
+        records = [self._record(entry, journal.number_for_memory()) for entry in entries]
         self.ledger.absorber.take(records, header, freeze=False)
         queue = self.ledger.queue
         size = sum(one.size for one in queue.peek(limit=_ALL, max_bytes=_ALL))
         if size > SPILL_BYTES:
             queue.drop_oldest(size - SPILL_BYTES)
 
-    def _record(self, entry: Spilled, key: Callable[[], bytes]) -> Record:
-        self._taken += 1
-        body = entry.head
-        if entry.tail is not None:
-            body += key() + entry.tail
+    def _record(self, entry: Spilled, number: int) -> Record:
         if self._returns and entry.kind in (Kind.STATE, Kind.USER_PROPERTIES):
             self._said.append(entry)
             self._said_bytes += entry.size
             while self._said_bytes > SPILL_BYTES:
                 self._said_bytes -= self._said.popleft().size
-        return Record(entry.kind, entry.flags, entry.wall, entry.boot_clock, self._taken, body, 0)
+        return Record(entry.kind, entry.flags, entry.wall, entry.boot_clock, number, entry.body, 0)
 
     def give_back(self, journal: Journal, wall: int, boot_clock: int) -> bool:
         """
@@ -91,7 +86,7 @@ class Memory:
         # Dead letters go the same way: Heap will say it again.
         queue.restore()
         for entry in self._said:
-            journal.put(entry.kind, entry.flags, entry.wall, entry.boot_clock, entry.head)
+            journal.put(entry.kind, entry.flags, entry.wall, entry.boot_clock, entry.body)
         rows = queue.load([one.id for one in queue.peek(limit=_ALL, max_bytes=_ALL)])
         unjoined = set()
         for stored in rows:

@@ -10,12 +10,14 @@ This module must not know what a lock protects.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
-from typing import Final
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Final
 
 from heap_agent._store import system
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 OWNER_LOCK: Final = "owner.lock"
 
@@ -58,6 +60,13 @@ def try_lock(path: Path, *, patience: float = 0.0) -> HeldLock | None:
     Raises:
         OSError: The file cannot be created or locked.
     """
+    # Imported with the first lock: it costs more than the rest of this package,
+    # and some of its versions load asyncio and ssl.
+    from filelock import FileLock, Timeout
+
+    if not path.parent.is_dir():
+        # filelock would make it, open to everybody.
+        raise FileNotFoundError(errno.ENOENT, "no directory for a lock", str(path.parent))
     lock = FileLock(path, mode=0o600, thread_local=False)
     try:
         lock.acquire(timeout=patience, poll_interval=0.01)

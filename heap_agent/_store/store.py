@@ -164,6 +164,12 @@ class Store:
             self._release()
             self.journal.close()
 
+    @property
+    def unwritten(self) -> int:
+        """Events that only this process's memory holds."""
+        memory = self.memory
+        return self.journal.spilled + (0 if memory is None else memory.queue.count())
+
     def abandon(self) -> None:
         """
         In a forked child: keep the parent's connection referenced and
@@ -282,7 +288,7 @@ class Store:
         for index, entry in enumerate(self.journal.spilled_entries()):
             if entry.kind == Kind.STATE:
                 at = Moment(outlook.RUNNING, entry.boot_clock, self.journal.id, (1 << 61) + index)
-                outlook.apply_change(state, json.loads(entry.head), at)
+                outlook.apply_change(state, json.loads(entry.body), at)
         return state
 
     # -- the owner's work --
@@ -312,6 +318,9 @@ class Store:
                     return total
                 limit = _LITTLE
             try:
+                if freeze:
+                    # A clock that was set since the keeper's last look would go unnoticed.
+                    self.ledger.timeline.tick(*self.now())
                 while True:
                     done = self.ledger.absorber.absorb(freeze=freeze, limit=limit)
                     total.records += done.records
@@ -414,7 +423,8 @@ class Store:
         elif self.ledger is not None and not self._pressed and self._reserve is not None:
             self._reserve.hold()
         used = outlook.directory_bytes(self.directory)
-        self.journal.allow(self.max_bytes + _SLACK - used)
+        # Half of what is left: for a moment, what is absorbed stands in both places.
+        self.journal.allow((self.max_bytes - used) // 2 + _SLACK)
 
     def _limit_dead_letters(self) -> None:
         with self._work:
@@ -511,12 +521,13 @@ class Store:
         memory = self._memory
         return None if memory is None else memory.ledger
 
-    def mend(self, now: float) -> None:
+    def mend(self, now: float, patience: float = MEMORY_PATIENCE) -> None:
         """
         Retry what the disk refused; after a while send from memory.
 
         Args:
             now: Monotonic seconds.
+            patience: Seconds that the disk must have refused before that.
         """
         if self.journal.leave_if_unlinked():
             _log.error("somebody has removed the journal of this process; a new one is begun")
@@ -532,7 +543,7 @@ class Store:
                 self.ring()
                 self._return_to_disk()
             else:
-                self._go_without_disk(now)
+                self._go_without_disk(now, patience)
 
     def _may_retry(self) -> bool:
         """
@@ -543,7 +554,7 @@ class Store:
             return False
         return self._memory is None or system.probe_write(self.directory)
 
-    def _go_without_disk(self, now: float) -> None:
+    def _go_without_disk(self, now: float, patience: float) -> None:
         if self.directory is not None and "journal" not in self._logged:
             self._logged.add("journal")
             _log.error(
@@ -551,7 +562,7 @@ class Store:
             )
         if self._in_trouble_since is None:
             self._in_trouble_since = now
-        if self.directory is None or now - self._in_trouble_since >= MEMORY_PATIENCE:
+        if self.directory is None or now - self._in_trouble_since >= patience:
             if self._memory is None:
                 returns = self.directory is not None
                 self._memory = Memory(self.clock.boot_id, returns=returns)
@@ -600,7 +611,7 @@ class Store:
                 if entry.kind == Kind.EVENT:
                     walls.append(entry.wall)
                 elif entry.kind == Kind.COUNTS:
-                    counts.update(json.loads(entry.head))
+                    counts.update(json.loads(entry.body))
             return books.with_waiting(walls, counts)
 
     def check(self) -> list[str]:

@@ -44,6 +44,7 @@ class Timeline:
         self._database = database
         self._tick: clock.Tick | None = _load_tick(database)
         self.knowledge = _load(database)
+        self._repaired = 0
         for other in [*earlier, boot_id]:
             self.knowledge = clock.begin_boot(self.knowledge, other)
         self.save()
@@ -106,6 +107,7 @@ class Timeline:
         wall, changed, self.knowledge = clock.place(
             self.knowledge, wall=entry.wall, boot_clock=entry.boot_clock, boot=entry.boot
         )
+        self._repaired += changed
         body = wire.restamp(entry.body, wall) if changed else entry.body
         return attrs.evolve(entry, flags=flags, body=body)
 
@@ -139,6 +141,13 @@ class Timeline:
                 "INSERT INTO step VALUES (?, ?, ?, ?, ?)",
                 [attrs.astuple(step) for step in knowledge.steps],
             )
+            if self._repaired:
+                execute("INSERT OR IGNORE INTO counter VALUES (?, 0)", (TIMES_REPAIRED,))
+                execute(
+                    "UPDATE counter SET value = value + ? WHERE name = ?",
+                    (self._repaired, TIMES_REPAIRED),
+                )
+        self._repaired = 0
 
     def forget(self) -> None:
         """

@@ -361,6 +361,8 @@ class Drain:
         if all(row.entry.flags & FROZEN for row in rows):
             return rows
         with self._store.working(), ledger.database.transact():
+            # A clock that was set since the keeper's last look would go unnoticed.
+            ledger.timeline.tick(*self._store.now())
             rows = ledger.queue.freeze(rows, ledger.timeline.settle)
             ledger.timeline.save()
         return rows

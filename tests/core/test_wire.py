@@ -18,7 +18,6 @@ from heap_agent._core import limits
 from heap_agent._core.events import Actor, Kind, Scalar
 from heap_agent._core.repair import utf16_length
 from heap_agent._core.wire import (
-    BEFORE_KEY,
     KEY_AT,
     KEY_BYTES,
     NOTHING,
@@ -30,10 +29,11 @@ from heap_agent._core.wire import (
     Wire,
     actor_line,
     check_mapping,
+    complete,
     event_name,
+    idempotency_key,
     identify_body,
     join_batch,
-    opening,
     read_actor,
     restamp,
     stamp,
@@ -49,10 +49,9 @@ IDENTIFIED = Actor("11", "8123456789012345", 'al"ice é')
 
 
 def body_of(tail: bytes | None, actor: Actor = ANONYMOUS, wall: int = WALL) -> bytes:
-    """One event as it is stored, put together as `Agent.track` and the journal do."""
+    """One event as it is stored, put together as `Agent.track` and the absorber do."""
     assert tail is not None
-    head = opening(b"") + stamp(wall) + BEFORE_KEY
-    return head + KEY + who(actor, "77") + tail
+    return complete(who(actor, "77") + tail, stamp(wall), KEY)
 
 
 def properties_in(tail: bytes | None) -> dict[str, Any]:
@@ -340,9 +339,9 @@ def test_timestamps_have_one_width(wall: int) -> None:
 @given(st.lists(walls | st.integers(WALL, WALL + 3_000) | st.integers(-3_000, 3_000), max_size=20))
 @example([-1])
 def test_the_remembering_stamper_writes_the_same(moments: list[int]) -> None:
-    """Remembering second and millisecond changes no byte of what leads up to the key."""
+    """Remembering the second changes no byte."""
     stamper = Stamper()
-    assert [stamper(wall) for wall in moments] == [stamp(wall) + BEFORE_KEY for wall in moments]
+    assert [stamper(wall) for wall in moments] == [stamp(wall) for wall in moments]
 
 
 @settings(max_examples=60)
@@ -407,6 +406,15 @@ def test_the_other_kinds_of_request() -> None:
 
 
 @settings(max_examples=100)
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**48 - 1))
+def test_a_key_has_a_fixed_width_and_says_which_record(writer: int, sequence: int) -> None:
+    """The key is the journal and the number in it: 29 bytes that no other record has."""
+    key = idempotency_key(f"{writer:016x}", sequence)
+
+    assert len(key) == KEY_BYTES
+    assert [int(part, 16) for part in key.split(b"-")] == [writer, sequence]
+
+
 @given(names(), valid_properties(most=2), st.sampled_from([ANONYMOUS, IDENTIFIED]))
 def test_the_name_is_found_again(name: str, properties: dict[str, Scalar], actor: Actor) -> None:
     """The token read from stored bytes is the name's JSON, whatever stands around it."""

@@ -18,8 +18,12 @@ import os
 import sys
 import threading
 import time
+import warnings
 
 from heap_agent import Agent
+
+# From 3.12 on Python says this of every program that forks beside a thread.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 directory, endpoint, acknowledged = sys.argv[1:4]
 first, count = int(sys.argv[4]), int(sys.argv[5])

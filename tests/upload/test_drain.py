@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from helpers import balanced
 
 from heap_agent._core import wire
 from heap_agent._core.delivery import Delivery, Policy
@@ -18,6 +19,7 @@ from heap_agent._core.outcomes import Answer, Outcome, unreachable
 from heap_agent._store.store import Store
 from heap_agent._store.system import Clock
 from heap_agent._upload.drain import Drain
+from heap_agent.testing import FakeClock
 
 ACCEPTED = Outcome(Answer.ACCEPTED, 200)
 REACHED = Outcome(Answer.REACHED, 200)
@@ -64,13 +66,12 @@ class Setting:
     def record(self, *names: str) -> None:
         """Record events as `track` does."""
         wall, boot_clock = self.store.now()
-        opening = wire.opening(wire.actor_line(Actor("11", "42")))
-        who = wire.who(Actor("11", "42"), "7")
+        actor = Actor("11", "42")
+        head = wire.actor_line(actor) + wire.who(actor, "7")
         for name in names:
             tail = wire.Wire().tail(name, None, wire.NOTHING)
             assert tail is not None
-            head = opening + wire.stamp(wall) + wire.BEFORE_KEY
-            self.store.journal.put(Kind.EVENT, 0, wall, boot_clock, head, who + tail)
+            self.store.journal.put(Kind.EVENT, 0, wall, boot_clock, head + tail)
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -269,3 +270,36 @@ def test_identify_and_user_properties_have_their_own_paths(make: Callable[[], Se
     assert here.drain.flush(10)
 
     assert sorted(here.line.paths) == ["/api/add_user_properties", "/api/track", "/api/v1/identify"]
+
+
+@pytest.mark.parametrize("step", [-86_400, 86_400])
+def test_a_clock_that_was_just_set_is_noticed_before_rows_are_frozen(
+    tmp_path: Path, step: float
+) -> None:
+    """Between two looks of the keeper, a step does not move the right time to a wrong one."""
+    clock = FakeClock(2_000_000_000)
+    store = Store(tmp_path, clock, max_bytes=1 << 26)
+    store.open()
+    assert store.ledger is not None
+    store.ledger.timeline.tick(*store.now())
+    wall, boot_clock = store.now()
+    store.ledger.timeline.feed_date(wall / 1e6, wall, boot_clock, 0)
+    line = Line()
+    drain = Drain(
+        store,
+        Delivery(Policy(interval=5.0)),
+        lambda: line,
+        allowed=lambda: True,
+        state_changed=lambda: None,
+    )
+    here = Setting(store, line, drain)
+    clock.advance(0.5)
+    clock.step(step)
+    here.record("A")
+
+    drain.tick()
+
+    assert b"2033-05-18T03:33:20.500" in line.bodies[0]
+    assert here.counts == (0, 1, 0)
+    balanced(store)
+    store.close()

@@ -1,0 +1,264 @@
+"""
+The keeper's loop: what must happen by itself, on a thread that outlives every trouble.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from helpers import MAX_BYTES, balanced, eventually, track, tracked
+
+from heap_agent._core.state import PAUSED
+from heap_agent._store.absorb import Absorbed, Request
+from heap_agent._store.keeper import Duties, Keeper
+from heap_agent._store.parts import PART_BYTES
+from heap_agent._store.store import Store
+from heap_agent.testing import FakeClock
+
+
+@attrs.define
+class Kept:
+    """
+    A store with a keeper, and what the keeper has told.
+    """
+
+    store: Store
+    keeper: Keeper
+    told: list[str]
+    requests: list[Request]
+
+
+@pytest.fixture(name="start")
+def _start(state_dir: Path, clock: FakeClock) -> Iterator[Callable[..., Kept]]:
+    begun: list[Kept] = []
+
+    def start(
+        *,
+        sync_interval: float = 3_600.0,
+        may_own: bool = True,
+        max_bytes: int = MAX_BYTES,
+        running: bool = True,
+    ) -> Kept:
+        told: list[str] = []
+        requests: list[Request] = []
+        wake: list[Keeper] = []
+        store = Store(
+            state_dir,
+            clock,
+            max_bytes=max_bytes,
+            attend=lambda: wake[0].attend() if wake else None,
+        )
+
+        def absorb() -> Absorbed:
+            told.append("absorb")
+            return store.absorb(freeze=False)
+
+        duties = Duties(
+            state_changed=lambda: told.append("state changed"),
+            became_owner=lambda: told.append("became owner"),
+            requested=requests.extend,
+            absorb=absorb,
+            clock_jumped=lambda: told.append("clock jumped"),
+        )
+        keeper = Keeper(store, duties, sync_interval=sync_interval, may_own=may_own)
+        wake.append(keeper)
+        if may_own:
+            store.open()
+        else:
+            store.journal.retry()
+        if running:
+            keeper.start()
+        begun.append(Kept(store, keeper, told, requests))
+        return begun[-1]
+
+    yield start
+    for kept in begun:
+        assert kept.keeper.stop(30.0)
+        kept.store.close()
+
+
+def test_records_are_synced_after_the_interval(start: Callable[..., Kept]) -> None:
+    """A power cut takes at most what the interval allows."""
+    kept = start(sync_interval=0.05)
+    track(kept.store)
+
+    eventually(lambda: not kept.store.journal.unsynced)
+
+
+def test_what_must_not_wait_is_synced_at_once(start: Callable[..., Kept]) -> None:
+    """A change of identity or consent does not wait for the interval."""
+    kept = start()
+    kept.store.record_state({PAUSED: True})
+    kept.keeper.sync_soon()
+
+    eventually(lambda: not kept.store.journal.unsynced)
+
+
+def test_state_is_absorbed_soon(start: Callable[..., Kept]) -> None:
+    """A ring of the bell is heard within a look or two."""
+    kept = start()
+    track(kept.store, n=1)
+    kept.store.record_state({PAUSED: True})
+
+    eventually(lambda: tracked(kept.store) == [1])
+    balanced(kept.store)
+
+
+def test_a_full_part_is_sealed_and_absorbed(start: Callable[..., Kept]) -> None:
+    """At 256 KB the journal moves into the queue, without anybody asking."""
+    kept = start()
+    number = 0
+    while kept.store.journal.size < PART_BYTES:
+        track(kept.store, n=number, text="x" * 500)
+        number += 1
+
+    eventually(lambda: tracked(kept.store) == list(range(number)))
+    eventually(lambda: not kept.store.journal.full)
+    balanced(kept.store)
+
+
+def test_the_owner_is_told_once(start: Callable[..., Kept]) -> None:
+    """Delivery begins with ownership; it is not announced at every look."""
+    kept = start()
+    eventually(lambda: "became owner" in kept.told)
+    kept.keeper.attend()
+    kept.store.record_state({PAUSED: True})
+    eventually(lambda: "absorb" in kept.told)
+
+    assert kept.told.count("became owner") == 1
+
+
+def test_who_may_not_own_does_not(start: Callable[..., Kept]) -> None:
+    """A process that must not deliver leaves the directory to others."""
+    kept = start(may_own=False)
+    track(kept.store)
+    kept.keeper.sync_soon()
+    eventually(lambda: not kept.store.journal.unsynced)
+
+    assert kept.store.ledger is None and kept.told == []
+
+
+def test_another_process_takes_over(start: Callable[..., Kept]) -> None:
+    """When the owner goes, a guest's keeper becomes the owner by itself."""
+    owner = start()
+    eventually(lambda: "became owner" in owner.told)
+    guest = start()
+    track(guest.store, n=1)
+    assert guest.store.ledger is None
+    owner.keeper.stop(30.0)
+    owner.store.close()
+
+    eventually(lambda: "became owner" in guest.told)
+    guest.store.record_state({PAUSED: True})
+    eventually(lambda: tracked(guest.store) == [1])
+    balanced(guest.store)
+
+
+def test_others_changes_are_heard(start: Callable[..., Kept]) -> None:
+    """Each process takes notice of what another one said, owner or not."""
+    owner, guest = start(), start()
+    eventually(lambda: owner.told)
+    guest.told.clear()
+    owner.told.clear()
+    owner.store.record_state({PAUSED: True})
+    eventually(lambda: "state changed" in guest.told)
+    guest.store.record_state({PAUSED: False})
+    eventually(lambda: "state changed" in owner.told)
+
+
+def test_requests_of_guests_reach_the_sender(start: Callable[..., Kept]) -> None:
+    """Also where the directory is crowded at that moment."""
+    owner = start(max_bytes=1_200_000)
+    for number in range(2_500):
+        track(owner.store, n=number, text="x" * 200)
+    guest = start(running=False)
+    assert guest.store.ask("flush", {}, 0.0) is None
+
+    eventually(lambda: [request.what for request in owner.requests] == ["flush"])
+    eventually(lambda: owner.store.books().counts["dropped.full"] > 0)
+    balanced(owner.store)
+
+
+def test_counts_are_written_by_themselves(start: Callable[..., Kept]) -> None:
+    """Refused calls survive a kill after a few seconds."""
+    kept = start(running=False)
+    kept.store.journal.count("refused")
+    kept.keeper.start()
+
+    eventually(lambda: not kept.store.journal.pending_counts())
+    assert kept.store.books().counts["refused"] == 1
+
+
+def test_a_set_clock_is_noticed(start: Callable[..., Kept], clock: FakeClock) -> None:
+    """A step of the wall clock is remembered and announced."""
+    kept = start()
+    eventually(lambda: "became owner" in kept.told)
+    clock.step(3_600)
+
+    eventually(lambda: "clock jumped" in kept.told)
+    assert kept.store.ledger is not None
+    assert len(kept.store.ledger.timeline.knowledge.steps) == 1
+
+
+def test_trouble_does_not_end_the_keeper(
+    start: Callable[..., Kept], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a look meets, it is said once and the next look follows."""
+    kept = start(running=False)
+    listen = kept.store.listen
+    broken = threading.Event()
+    tries: list[int] = []
+
+    def refuse() -> tuple[bool, bool]:
+        tries.append(1)
+        if not broken.is_set():
+            raise RuntimeError("a strange disk")
+        return listen()
+
+    kept.store.listen = refuse  # type: ignore[method-assign]
+    kept.keeper.start()
+    kept.keeper.attend()
+    eventually(lambda: len(tries) > 2)
+    broken.set()
+    track(kept.store, n=1)
+    kept.store.record_state({PAUSED: True})
+
+    eventually(lambda: tracked(kept.store) == [1])
+    assert [record.message for record in caplog.records].count(
+        "the keeper met RuntimeError: a strange disk and goes on"
+    ) == 1
+
+
+def test_the_farewell_is_said_on_the_thread(start: Callable[..., Kept]) -> None:
+    """The last delivery runs on the keeper's thread, and its trouble is only logged."""
+    kept = start()
+    names: list[str] = []
+
+    def farewell() -> None:
+        names.append(threading.current_thread().name)
+        raise RuntimeError("too late")
+
+    assert kept.keeper.stop(30.0, farewell)
+    assert names == ["heap-agent-keeper"]
+    assert kept.keeper.stop(0.0) and "not running" in repr(kept.keeper)
+
+
+def test_a_busy_keeper_is_not_waited_for(start: Callable[..., Kept]) -> None:
+    """Shutting down ends within its timeout, whatever the keeper is doing."""
+    kept = start(running=False)
+    busy, free = threading.Event(), threading.Event()
+
+    def farewell() -> None:
+        busy.set()
+        free.wait(30)
+
+    kept.keeper.start()
+    kept.keeper.start()
+    assert not kept.keeper.stop(0.05, farewell)
+    eventually(busy.is_set)
+    free.set()
+    eventually(lambda: "not running" in repr(kept.keeper))

@@ -1,0 +1,186 @@
+"""
+Boots, steps and marks over restarts: what `_core.clock` decides must not be forgotten.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import balanced, bodies, opened, put_event, track
+
+from heap_agent._core.clock import RELEASE_MARK, SECOND
+from heap_agent._core.events import Kind
+from heap_agent._core.records import FROZEN, GIVEN
+from heap_agent._store import timeline as module
+from heap_agent._store.database import Database
+from heap_agent._store.event_queue import Entry
+from heap_agent._store.journal import Journal
+from heap_agent._store.timeline import Timeline, boots
+from heap_agent.testing import FakeClock
+
+NOW = RELEASE_MARK + 1_000 * SECOND
+
+
+@pytest.fixture(name="database")
+def _database(state_dir: Path) -> Database:
+    return Database(state_dir / "queue-1.db")
+
+
+def event(wall: int, boot_clock: int, boot: int, flags: int = 0) -> Entry:
+    """A row at a time."""
+    return Entry(
+        Kind.EVENT, flags, boot, boot_clock, wall, "11", "1", b'{"timestamp":"' + b"?" * 40
+    )
+
+
+def settled(timeline: Timeline, entry: Entry) -> bytes:
+    """Its time as it would be sent."""
+    return timeline.settle(entry).body[14:43]
+
+
+def test_boots_are_numbered_in_their_order(database: Database) -> None:
+    """Boots that journals speak of come before the running one; known ones keep their numbers."""
+    first = Timeline(database, "b", ["a"])
+    assert (boots(database), first.boot) == ({"a": 1, "b": 2}, 2)
+
+    later = Timeline(database, "c", ["a", "b"])
+
+    assert later.boot == 3
+    assert [later.ordinal(name) for name in "abc"] == [1, 2, 3]
+    assert later.boot == 3
+
+
+def test_a_boot_that_turns_up_late_is_remembered(database: Database) -> None:
+    """A journal of an unknown boot gets a number, and the running boot stays the running one."""
+    timeline = Timeline(database, "b")
+
+    assert timeline.ordinal("stranger") == 2
+    assert timeline.boot == 1
+    assert boots(database) == {"b": 1, "stranger": 2}
+
+
+def test_a_step_survives_a_restart(database: Database) -> None:
+    """Records from before the clock was set are moved also by the next process."""
+    timeline = Timeline(database, "b")
+    assert not timeline.tick(0, 10 * SECOND)
+    assert timeline.tick(NOW, 20 * SECOND)
+
+    again = Timeline(database, "b")
+
+    assert len(again.knowledge.steps) == 1
+    unset = event(5 * SECOND, 15 * SECOND, again.boot)
+    assert settled(again, unset)[:4] == b"2026"
+
+
+def test_a_step_between_two_processes_is_found(database: Database) -> None:
+    """The last look of the process before is remembered."""
+    first = Timeline(database, "b")
+    first.tick(0, 10 * SECOND)
+    first.save()
+
+    assert Timeline(database, "b").tick(NOW, 20 * SECOND)
+
+
+def test_another_boot_is_no_step(database: Database) -> None:
+    """Boot clocks of two boots do not compare."""
+    first = Timeline(database, "b")
+    first.tick(0, 10 * SECOND)
+    first.save()
+
+    assert not Timeline(database, "c").tick(NOW, 20 * SECOND)
+
+
+def test_a_trusted_date_survives_a_restart(database: Database) -> None:
+    """What an answer said about the time repairs rows of the same boot after a restart."""
+    timeline = Timeline(database, "b")
+    timeline.feed_date(NOW / 1e6, 100 * SECOND, 100 * SECOND, 0)
+    timeline.save()
+
+    again = Timeline(database, "b")
+
+    assert again.knowledge.mark == NOW
+    assert again.knowledge.boots[1].truth == timeline.knowledge.boots[1].truth
+    body = settled(again, event(40 * SECOND, 40 * SECOND, 1))
+    assert body.startswith(b"2026-")
+
+
+def test_given_times_and_profiles_are_not_moved(database: Database) -> None:
+    """A time that the caller gave is frozen as it is."""
+    timeline = Timeline(database, "b")
+    given = event(5, 5, 1, GIVEN)
+
+    done = timeline.settle(given)
+
+    assert (done.flags, done.body) == (GIVEN | FROZEN, given.body)
+    assert timeline.settle(done) == done
+
+
+def test_boots_are_forgotten_only_when_there_are_many(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The latest boots stay, though nothing refers to them: a journal that turns up must not be
+    taken for one of a later boot than the running one.
+    """
+    monkeypatch.setattr(module, "_BOOTS", 6)
+    for number in range(5):
+        timeline = Timeline(database, f"boot {number}")
+    timeline.forget()
+    assert len(boots(database)) == 5
+    for number in range(5, 9):
+        timeline = Timeline(database, f"boot {number}")
+
+    timeline.forget()
+    timeline.save()
+
+    assert sorted(boots(database).values()) == [7, 8, 9]
+    assert Timeline(database, "next").boot == 10
+
+
+# -- with a store -------------------------------------------------------------------
+
+
+def test_journals_of_earlier_boots_keep_their_place(state_dir: Path, clock: FakeClock) -> None:
+    """State of an earlier boot never wins over that of a later one, whenever it is absorbed."""
+    journals = []
+    for number in range(3):
+        journal = Journal(state_dir, clock.boot_id)
+        journal.open()
+        put_event(journal, clock, n=number)
+        journal.close()
+        journals.append(clock.boot_id)
+        clock.advance(100)
+        clock.reboot()
+    with opened(state_dir, clock) as store:
+        track(store, n=3)
+        store.absorb(freeze=True)
+
+        assert store.ledger is not None
+        known = store.ledger.timeline.knowledge
+        assert [known.boots[n].boot_id for n in sorted(known.boots)] == [*journals, clock.boot_id]
+        assert [body["properties"]["n"] for body in bodies(store, Kind.EVENT)] == [0, 1, 2, 3]
+        balanced(store)
+
+
+def test_unset_clocks_of_several_boots_are_placed_in_order(
+    state_dir: Path, clock: FakeClock
+) -> None:
+    """A device without a battery clock boots in 1970 each time: its events stay in order."""
+    number = 0
+    for _ in range(3):
+        clock.reboot(wall=0)
+        with opened(state_dir, clock) as store:
+            for _ in range(3):
+                clock.advance(1)
+                track(store, n=number)
+                number += 1
+            store.absorb(freeze=True)
+    with opened(state_dir, clock) as store:
+        found = bodies(store, Kind.EVENT)
+
+        assert [body["properties"]["n"] for body in found] == list(range(9))
+        times = [body["timestamp"] for body in found]
+        assert times == sorted(set(times)) and times[0] > "2026-11-23"
+        assert store.books().counts["repaired.clock"] == 9
+        balanced(store)
