@@ -18,6 +18,7 @@ import pytest
 from helpers import balanced
 
 from heap_agent import Agent
+from heap_agent._store.outlook import read_books
 from heap_agent.testing import Collector
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")
@@ -231,3 +232,21 @@ def test_without_a_directory_events_are_delivered_from_memory(
     agent.shutdown(5.0)
 
     assert [event.event for event in server.events()] == ["First", "At the end"]
+
+
+def test_refusals_survive_a_kill(tmp_path: Path) -> None:
+    """At the hard cap events are refused; what a kill leaves behind still counts them."""
+    with Agent("11", directory=tmp_path, interval=3600, do_not_track=False) as agent:
+        agent.pause_delivery()
+        agent.track("E")
+        store = agent._store
+        store.journal.allow(0)
+        for _ in range(1_000):
+            store.journal.put(1, 0, 0, 0, b"[]\n{}")
+
+        # What is on disk, without what this process would still add.
+        books = read_books(store.directory or tmp_path, store.clock.boot_id)
+
+        assert books.counts["dropped.full"] >= 900
+        assert books.counts["recorded"] == books.queued + books.counts["dropped.full"]
+        balanced(agent)

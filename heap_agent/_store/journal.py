@@ -351,25 +351,52 @@ class Journal:
         number, path = self._next_file()
         salt = int.from_bytes(os.urandom(4), "little")
         header = PartHeader(self._boot_id, self.id, salt, self._sequence + 1)
-        fd, size = self._create(path, pack_header(header))
-        self._unlisted = True
-        return _Part(number, path, fd, salt, size)
+        part = self._draft(number, path, salt, pack_header(header))
+        try:
+            self._publish(part)
+        except BaseException:
+            self._discard(part)
+            raise
+        return part
 
     def _next_file(self) -> tuple[int, Path]:
         assert self._directory is not None
         number = next(self._numbers)
         return number, part_path(self._directory, self.id, number)
 
-    def _create(self, path: Path, content: bytes) -> tuple[int, int]:
-        fd = system.open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+    def _draft(self, number: int, path: Path, salt: int, content: bytes) -> _Part:
+        """
+        A part that does not have its name yet.
+
+        Whoever sees a part takes the one before it for sealed, and unlinks that
+        when it is read: so a part is not to be seen before it is certain.
+        """
+        fd = system.open_private(
+            _draft_path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+        )
+        part = _Part(number, path, fd, salt, len(content))
         try:
             if self._write(fd, content) != len(content):
                 raise OSError("no room for a new part")
         except BaseException:
-            os.close(fd)
-            system.unlink_quietly(path)
+            self._discard(part)
             raise
-        return fd, len(content)
+        return part
+
+    def _publish(self, part: _Part) -> None:
+        if system.POSIX:
+            os.rename(_draft_path(part.path), part.path)
+        else:
+            # Windows renames no open file.
+            os.close(part.fd)
+            os.rename(_draft_path(part.path), part.path)
+            part.fd = system.open_private(part.path, os.O_WRONLY | os.O_APPEND)
+        self._unlisted = True
+
+    def _discard(self, part: _Part) -> None:
+        with suppress(OSError):
+            os.close(part.fd)
+        system.unlink_quietly(_draft_path(part.path))
 
     def rotate(self) -> bool:
         """
@@ -590,7 +617,7 @@ class Journal:
             if header is None:
                 return False
             begin = max(part.synced, header.size)
-            copy = self._draft(part, begin, content[begin:])
+            copy = self._copy(part, begin, content[begin:])
             try:
                 if part is not self._part and self._part is not None:
                     # The highest number is the one that grows, so the part that
@@ -601,10 +628,9 @@ class Journal:
                     self._attention = PART_BYTES
                 if not part.path.exists():
                     raise FileNotFoundError(part.path)
-                os.rename(_draft_path(copy.path), copy.path)
+                self._publish(copy)
             except BaseException:
-                os.close(copy.fd)
-                system.unlink_quietly(_draft_path(copy.path))
+                self._discard(copy)
                 raise
         except FileNotFoundError:
             # The owner has taken everything from it into a synced commit.
@@ -615,7 +641,6 @@ class Journal:
             return True
         except OSError:
             return False
-        self._unlisted = True
         if part is self._part:
             self._part = copy
         else:
@@ -624,10 +649,10 @@ class Journal:
         os.close(part.fd)
         return True
 
-    def _draft(self, part: _Part, begin: int, content: bytes) -> _Part:
+    def _copy(self, part: _Part, begin: int, content: bytes) -> _Part:
         """
-        A synced copy, not yet under its name. It has the same salt, so that the
-        records need no new checksums.
+        A synced draft. It has the same salt, so that the records need no new
+        checksums.
         """
         number, path = self._next_file()
         first = self._sequence + 1
@@ -637,14 +662,14 @@ class Journal:
                 first = record.sequence
                 break
         header = attrs.evolve(bare, first=first)
-        fd, size = self._create(_draft_path(path), pack_header(header) + content)
+        copy = self._draft(number, path, part.salt, pack_header(header) + content)
         try:
-            self._data_sync(fd)
+            self._data_sync(copy.fd)
         except BaseException:
-            os.close(fd)
-            system.unlink_quietly(_draft_path(path))
+            self._discard(copy)
             raise
-        return _Part(number, path, fd, part.salt, size, synced=size)
+        copy.synced = copy.size
+        return copy
 
     # -- the end --
 

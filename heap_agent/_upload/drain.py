@@ -341,15 +341,18 @@ class Drain:
         return outcome
 
     def _send(self, ledger: Ledger, step: Send, timeout: float | None) -> float | None:
+        # Before they are loaded, so that none is dropped, and counted, that is sent.
+        ledger.queue.set_in_flight(step.ids)
         rows = self._frozen(ledger, step)
         if len(rows) != len(step.ids):
             # Some have gone meanwhile (purged, dropped, damaged): look again.
+            ledger.queue.set_in_flight(())
             return None
         body = wire.join_batch(step.kind, step.app_id, (row.entry.body for row in rows))
         with self._gate:
             if not self._allowed():
+                ledger.queue.set_in_flight(())
                 return -1.0
-            ledger.queue.set_in_flight(step.ids)
         path = wire.PATHS[step.kind]
         outcome = self._timed(lambda: self._transport.send(path, body, timeout=timeout))
         verdict = self._receive(outcome)

@@ -191,6 +191,8 @@ def lambda_text() -> str:
 @pytest.mark.parametrize(
     "value",
     [repr(object()), str(judge), lambda_text(), repr(object().__str__), f"u-{object()!r}"],
+    # Addresses are no names for tests: they are others in each process.
+    ids=["object", "function", "lambda", "method", "within a text"],
 )
 def test_printed_objects_are_refused(value: str) -> None:
     """The address in a repr is another one after each start."""

@@ -229,6 +229,30 @@ def test_rotation_seals_and_goes_on(journal: Journal, state_dir: Path) -> None:
     assert [header and header.first for header in headers] == [1, 2]
 
 
+def test_a_rotation_that_fails_is_never_seen(journal: Journal, state_dir: Path, disk: Disk) -> None:
+    """
+    An owner that saw the new part for a moment would take the old one for sealed, and unlink it
+    under the hands of its writer.
+    """
+    put(journal, b"one")
+    seen: list[bool] = []
+
+    def look() -> None:
+        (parts,) = files.find_parts(state_dir).values()
+        seen.extend(span.sealed for span in files.spans(parts, {}))
+
+    disk.before_write = look
+    disk.room = 5
+    assert not journal.rotate()
+    disk.full = False
+    put(journal, b"two")
+
+    assert seen == [False]
+    assert not list(state_dir.glob("*.draft"))
+    assert read(state_dir, journal.id) == [b"one", b"two"]
+    assert journal.rotate()
+
+
 def test_part_numbers_never_come_back(journal: Journal, state_dir: Path) -> None:
     """A part that was unlinked leaves its number unused."""
     journal.rotate()
