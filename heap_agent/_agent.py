@@ -1010,7 +1010,7 @@ class Agent:
         self._store.close()
         lost = self._store.unwritten
         if lost:
-            _log.error("%d events could neither be written nor sent; they end with this process", lost)
+            _log.error("%d events could be neither written nor sent, and end here", lost)
 
     def _say_farewell(self, seconds: float) -> None:
         # What the disk did not take is sent now or never.

@@ -144,7 +144,7 @@ def test_a_wrong_address_loses_nothing(start: MakeAgent, server: Collector, stat
 
 
 def test_one_poison_event_costs_only_itself(start: MakeAgent, server: Collector) -> None:
-    """A rejected batch is narrowed down; the rest arrives in order, the bad one is a dead letter."""
+    """A rejected batch is narrowed down; all but the bad one arrive, in order."""
     agent = start()
     record(agent, 200)
     server.reject_if(lambda event: event.get("properties", {}).get("number") == 77)

@@ -250,11 +250,13 @@ class Store:
         """
         Write counts that leave no record of their own into the journal.
         """
-        counts = self.journal.take_counts()
-        if counts:
-            wall, boot_clock = self.now()
-            body = json.dumps(counts).encode()
-            self.journal.put(Kind.COUNTS, 0, wall, boot_clock, body)
+        # Under the lock, or `books` could look while they are in neither place.
+        with self._work:
+            counts = self.journal.take_counts()
+            if counts:
+                wall, boot_clock = self.now()
+                body = json.dumps(counts).encode()
+                self.journal.put(Kind.COUNTS, 0, wall, boot_clock, body)
 
     # -- the bell --
 
