@@ -123,7 +123,6 @@ class Agent:
         # Without an app id it records nothing, but may deliver what others have.
         self._guest = _guest
         loaded = _config.load({"app_id": app_id, **options} if app_id is not None else options)
-        self._loaded = loaded
         self._config = config = loaded.config
         self._problems = list(loaded.problems)
         for problem in loaded.problems:

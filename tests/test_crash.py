@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import balanced
+from helpers import balanced, eventually
 
 from heap_agent import Agent
 from heap_agent.testing import Collector
@@ -101,14 +101,6 @@ def _recorders(tmp_path: Path) -> Iterator[Recorders]:
         recorders.end()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
 def test_nothing_acknowledged_is_lost_to_sigkill(recorders: Recorders) -> None:
     """
     Processes killed at random moments, with a network that comes and goes, lose no event.
@@ -121,7 +113,7 @@ def test_nothing_acknowledged_is_lost_to_sigkill(recorders: Recorders) -> None:
             recorders.collector.start()
         before = len(recorders.acknowledged)
         process = recorders.start(100_000)
-        wait_until(lambda before=before: len(recorders.acknowledged) > before)  # type: ignore[misc]
+        eventually(lambda before=before: len(recorders.acknowledged) > before)  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -189,7 +181,7 @@ def test_every_way_to_live_and_die(recorders: Recorders, mode: str) -> None:
     Forked children, orphans, daemons, hard exits and threads lose nothing.
     """
     recorders.run(400, mode)
-    wait_until(lambda: len(recorders.acknowledged) == 400)
+    eventually(lambda: len(recorders.acknowledged) == 400)
 
     recorders.assert_all_arrived_once()
 

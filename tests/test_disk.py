@@ -11,11 +11,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import balanced
+from helpers import balanced, eventually
 
 from heap_agent import Agent
 from heap_agent._store.outlook import read_books
@@ -56,14 +56,6 @@ def fill(path: Path) -> None:
             pass
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for the keeper."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def agent_on(directory: Path, server: Collector, **options: object) -> Agent:
     """An agent that delivers when asked to."""
     chosen = {"interval": 3600, "identity_budget": None, "app_budget": None, **options}
@@ -83,18 +75,18 @@ def test_a_full_disk_can_be_drained(small_disk: Path, server: Collector) -> None
     with agent_on(small_disk / "state", server) as agent:
         for number in range(1_000):
             agent.track("E", {"number": number, "text": "x" * 200})
-        wait_until(lambda: (small_disk / "state" / "reserve").exists())
+        eventually(lambda: (small_disk / "state" / "reserve").exists())
         fill(small_disk / "filler")
         for number in range(1_000, 2_000):
             agent.track("E", {"number": number, "text": "x" * 200})
         assert agent.status().storage == "memory"
         assert agent.status().recorded == 2_000
 
-        wait_until(lambda: agent.flush(5))
+        eventually(lambda: agent.flush(5))
 
         assert numbers(server) == list(range(2_000))
         (small_disk / "filler").unlink()
-        wait_until(lambda: (small_disk / "state" / "reserve").exists())
+        eventually(lambda: (small_disk / "state" / "reserve").exists())
         assert agent.status().storage == "disk"
         assert server.duplicates == [] and server.conflicts == []
         balanced(agent)
@@ -110,7 +102,7 @@ def test_a_disk_that_was_full_takes_everything_again(small_disk: Path, server: C
         assert agent.status().storage == "memory"
         (small_disk / "filler").unlink()
 
-        wait_until(lambda: agent.status().storage == "disk")
+        eventually(lambda: agent.status().storage == "disk")
 
         assert agent.sync()
         server.start()
@@ -140,7 +132,7 @@ def test_a_read_only_disk_stops_nothing(small_disk: Path, server: Collector) -> 
         )
         subprocess.run([*remount[:2], "remount,rw", *remount[3:]], check=True)
 
-        wait_until(lambda: agent.flush(5))
+        eventually(lambda: agent.flush(5))
 
         assert numbers(server) == list(range(50))
         balanced(agent)
@@ -202,7 +194,7 @@ def test_the_queue_stays_within_its_bytes(tmp_path: Path, server: Collector) -> 
             if number % 1_000 == 0:
                 time.sleep(0.1)
                 most = max(most, agent.status().bytes)
-        wait_until(lambda: agent.status().bytes <= limit)
+        eventually(lambda: agent.status().bytes <= limit)
         assert most < 2 * limit
         found = agent.status()
         assert found.recorded == 30_000
@@ -224,7 +216,7 @@ def test_without_a_directory_events_are_delivered_from_memory(
     options = {"directory": tmp_path, "endpoint": server.url, "interval": 0.1}
     agent = Agent("11", **options)
     agent.track("First")
-    wait_until(lambda: len(server.events()) == 1)
+    eventually(lambda: len(server.events()) == 1)
     assert agent.status().storage == "memory"
     balanced(agent)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import balanced
+from helpers import balanced, eventually
 
 from heap_agent import Agent
 from heap_agent.testing import Collector
@@ -76,14 +76,6 @@ def _puppet(tmp_path: Path, server: Collector) -> Iterator[Callable[[], Puppet]]
     for puppet in puppets:
         if puppet.process.poll() is None:
             puppet.kill()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for what another process will notice."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def settle(tmp_path: Path, server: Collector) -> None:
