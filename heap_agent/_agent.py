@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import attrs
+
 from heap_agent import _config
 from heap_agent._core import limits, repair, session, wire
 from heap_agent._core.delivery import Delivery, Policy
@@ -110,6 +112,47 @@ class Agent:
         InvalidCall: No app id, an unknown option, or a value that is not allowed.
     """
 
+    # A dict of this size makes each access in the hot path a search.
+    __slots__ = (
+        "_ambient",
+        "_app_id",
+        "_asleep",
+        "_attending",
+        "_boot_ns",
+        "_clock",
+        "_complaints",
+        "_config",
+        "_device",
+        "_directory",
+        "_drain",
+        "_encode",
+        "_ended",
+        "_guest",
+        "_inherited",
+        "_interval",
+        "_keeper",
+        "_lost",
+        "_machine",
+        "_muted",
+        "_problems",
+        "_put",
+        "_scheduler",
+        "_sender_lock",
+        "_session",
+        "_session_timeout",
+        "_session_until",
+        "_silent",
+        "_state",
+        "_state_lock",
+        "_store",
+        "_unpublished",
+        "_user",
+        "_version",
+        "_wall_ns",
+        "_wire",
+        "__weakref__",
+    )
+
     def __init__(
         self,
         app_id: str | int | None = None,
@@ -144,7 +187,7 @@ class Agent:
         self._machine = config.machine_id or system.machine_id()
         self._wall_ns, self._boot_ns = self._clock.wall_ns, self._clock.boot_ns
         self._wire = wire.Wire()
-        self._tail = self._wire.tail
+        self._encode = self._wire.body
         self._interval = max(config.interval, limits.INTERVAL_MINIMUM)
         self._device = self._check_device_properties(config.device_properties)
         self._complaints: set[tuple[str, str, str | None]] = set()
@@ -200,12 +243,9 @@ class Agent:
         self._session: str | None = None
         self._session_until: float = -1
         self._session_timeout = (
-            math.inf if config.session_timeout is None else int(config.session_timeout * 1e6)
+            math.inf if config.session_timeout is None else int(config.session_timeout * 1e9)
         )
         self._ambient = wire.NOTHING
-        # How a record begins: on whose behalf, and who is told to Heap. One value,
-        # so that a thread that records meanwhile never mixes two users.
-        self._head = b""
         self._version = 0
         self._attending = False
         self._asleep = False
@@ -376,13 +416,20 @@ class Agent:
         """
         self._silent = self._muted or not self._state.consent.given
         properties = {**self._device, **self._state.event_properties(self._app_id)}
-        self._ambient = wire.Ambient.of(properties) if properties else wire.NOTHING
-        self._aim()
+        self._ambient = wire.Ambient.of(properties, self._head)
 
     def _aim(self) -> None:
-        if self._session is not None:
-            actor = self._actor
-            self._head = wire.actor_line(actor) + wire.who(actor, self._session)
+        """
+        Compute what changes with the session alone; under the state lock.
+        """
+        self._ambient = attrs.evolve(self._ambient, head=self._head, leads={})
+
+    @property
+    def _head(self) -> bytes:
+        if self._session is None:
+            # Nothing is encoded with it: the next event begins a session first.
+            return b""
+        return wire.actor_line(self._actor, self._session)
 
     @property
     def _actor(self) -> Actor:
@@ -423,30 +470,32 @@ class Agent:
         """
         if self._silent:
             return
-        tail = self._tail(event, properties, self._ambient)
-        if tail is None or timestamp is not None:
+        wall_ns = self._wall_ns()
+        boot_ns = self._boot_ns()
+        body = None
+        if timestamp is None and boot_ns <= self._session_until:
+            body = self._encode(event, properties, self._ambient)
+        if body is None:
             self._track_slowly(event, properties, timestamp)
             return
-        wall = self._wall_ns() // 1000
-        boot_clock = self._boot_ns() // 1000
-        if boot_clock > self._session_until or self._session is None:
-            self._begin_session(boot_clock)
-        self._session_until = boot_clock + self._session_timeout
-        self._put(_EVENT, 0, wall, boot_clock, self._head + tail)
+        self._session_until = boot_ns + self._session_timeout
+        self._put(_EVENT, 0, wall_ns, boot_ns, body)
 
     def _track_slowly(self, event: object, properties: object, timestamp: object) -> None:
         """
-        Record an event whose values need a second look.
+        Record an event whose values need a second look, or that begins a session.
         """
         try:
-            wall, boot_clock = self._store.now()
+            wall_ns, boot_ns = self._wall_ns(), self._boot_ns()
             flags = 0
             faults: tuple[Fault, ...] = ()
             if timestamp is not None:
-                seconds, faults = repair.repair_timestamp(timestamp, wall / 1e6)
+                seconds, faults = repair.repair_timestamp(timestamp, wall_ns / 1e9)
                 # A naive one is at fault and still the caller's; now is not.
                 given = all(fault.kind != "time_range" for fault in faults)
-                wall, flags = round(seconds * 1e6), GIVEN if given else 0
+                # Whole µs first: as a float it has no more, and a millisecond that
+                # is short of its last ns would be cut to the one before.
+                wall_ns, flags = round(seconds * 1e6) * 1000, GIVEN if given else 0
             mended = self._wire.mended(event, properties, self._ambient)
         except InvalidCall as error:
             self._blame(error)
@@ -456,17 +505,22 @@ class Agent:
         if mended.data is None:
             self._store.journal.count("refused")
             return
-        if boot_clock > self._session_until or self._session is None:
-            self._begin_session(boot_clock)
-        self._session_until = boot_clock + self._session_timeout
-        self._put(_EVENT, flags, wall, boot_clock, self._head + mended.data)
+        head = self._visit(boot_ns)
+        self._put(_EVENT, flags, wall_ns, boot_ns, head + mended.data)
 
-    def _begin_session(self, boot_clock: int) -> None:
+    def _visit(self, boot_ns: int) -> bytes:
+        """
+        Begin a session or prolong it.
+
+        Returns:
+            How a record of it begins.
+        """
         with self._state_lock:
-            if boot_clock > self._session_until or self._session is None:
+            if boot_ns > self._session_until or self._session is None:
                 self._session = _random_id()
                 self._aim()
-                self._session_until = boot_clock + self._session_timeout
+            self._session_until = boot_ns + self._session_timeout
+            return self._ambient.head
 
     def _replace_session(self) -> None:
         """
@@ -514,7 +568,7 @@ class Agent:
         Decimal text of the visit under way, or None where none is. Asking does
         not begin or extend one.
         """
-        if self._session is None or self._boot_ns() // 1000 > self._session_until:
+        if self._session is None or self._boot_ns() > self._session_until:
             return None
         return self._session
 

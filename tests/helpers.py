@@ -63,16 +63,10 @@ def put_event(
     **properties: Any,
 ) -> bool:
     """Record an event as an agent does."""
-    wall, boot_clock = clock.wall_ns() // 1000, clock.boot_ns() // 1000
-    tail = wire.Wire().tail(name, properties, wire.NOTHING)
-    assert tail is not None
-    return journal.put(
-        Kind.EVENT,
-        flags,
-        wall,
-        boot_clock,
-        wire.actor_line(actor) + wire.who(actor, "7") + tail,
-    )
+    ambient = wire.Ambient.of({}, wire.actor_line(actor, "7"))
+    body = wire.Wire().body(name, properties, ambient)
+    assert body is not None
+    return journal.put(Kind.EVENT, flags, clock.wall_ns(), clock.boot_ns(), body)
 
 
 def track(store: Store, name: str = "E", *, actor: Actor = ANN, **properties: Any) -> bool:

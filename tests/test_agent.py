@@ -1144,7 +1144,7 @@ def test_tracking_while_another_thread_opts_out(start: MakeAgent) -> None:
         stop.set()
         thread.join()
         assert old is not None
-        assert old.encode() not in agent._head
+        assert old.encode() not in agent._ambient.head
 
 
 def test_do_not_track(start: MakeAgent, monkeypatch: pytest.MonkeyPatch, server: Collector) -> None:

@@ -14,6 +14,7 @@ from json.encoder import encode_basestring as _quote
 from typing import Any
 
 from heap_agent._core.events import Scalar
+from heap_agent._core.limits import SAFE_INTEGER
 
 
 def _number(value: float) -> str:
@@ -45,21 +46,28 @@ def _member(value: object) -> str:
     raise TypeError(f"not a property value: {type(value).__name__}")
 
 
-def plain_dumps(properties: Mapping[str, Scalar]) -> bytes:
+def plain_dumps(
+    properties: Mapping[str, Scalar], default: None = None, option: int | None = None
+) -> bytes:
     """
     Encode a flat mapping with the standard library alone.
 
     Args:
-        properties: Text keys; values are text, ints within ±(2^53−1), finite
-            floats.
+        properties: Text keys; values are text, ints, finite floats.
+        default: As orjson has it; not used.
+        option: `STRICT` refuses ints beyond ±(2^53−1).
 
     Returns:
         The same bytes as orjson would give.
 
     Raises:
-        TypeError: A value of another type.
+        TypeError: A value of another type, or an int that is refused.
         UnicodeEncodeError: A lone surrogate.
     """
+    if option == STRICT:
+        for value in properties.values():
+            if isinstance(value, int) and abs(value) > SAFE_INTEGER:
+                raise TypeError(f"not a safe integer: {value}")
     members = ",".join(f"{_quote(key)}:{_member(value)}" for key, value in properties.items())
     return f"{{{members}}}".encode()
 
@@ -72,8 +80,12 @@ def _plain_loads(data: bytes) -> Any:
     return json.loads(data)
 
 
-#: Mapping of scalars → bytes. Raises TypeError or ValueError where it cannot.
-dumps: Callable[[Mapping[str, Scalar]], bytes]
+#: Mapping of scalars, None, `STRICT` or None → bytes. Raises TypeError or ValueError
+#: where it cannot. Positional, as that is the fastest.
+dumps: Callable[..., bytes]
+
+#: Refuse ints that JavaScript would round (beyond ±(2^53−1)).
+STRICT: int
 
 #: Text → its JSON string as bytes.
 dumps_text: Callable[[str], bytes]
@@ -85,7 +97,9 @@ try:
     import orjson
 except ImportError:
     dumps, dumps_text, loads = plain_dumps, _plain_text, _plain_loads
+    STRICT = 1
     NAME = "json"
 else:
     dumps, dumps_text, loads = orjson.dumps, orjson.dumps, orjson.loads
+    STRICT = orjson.OPT_STRICT_INTEGER
     NAME = "orjson"

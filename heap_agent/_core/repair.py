@@ -80,9 +80,9 @@ MAX_ITEMS: Final = 10_000
 #: Timestamps from here on, 1970-01-01T00:00:00Z, …
 EARLIEST: Final = 0.0
 
-#: … up to here, 9999-12-31T23:59:59Z, in seconds. ISO-8601 ends there, and
+#: … up to here, 2262-04-11T23:47:16Z, in seconds. 64 bits of ns end there, and
 #: milliseconds taken for seconds, the usual mistake, lie beyond.
-LATEST: Final = 253_402_300_799.0
+LATEST: Final = 9_223_372_036.0
 
 #: Times that a mapping is read again when it changes under the reader's hands.
 _ATTEMPTS: Final = 4
@@ -745,6 +745,6 @@ def _in_range(seconds: float, now: float) -> tuple[float, tuple[Fault, ...]]:
         return float(seconds), ()
     detail = (
         f"timestamp is {_shown(seconds)}; allowed are seconds (not milliseconds) from 1970 "
-        "to the end of 9999, so the time of the call is used"
+        "to 2262, so the time of the call is used"
     )
     return now, (_fault("time_range", None, detail),)

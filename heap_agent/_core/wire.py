@@ -8,8 +8,13 @@ timestamp is a slice replacement and never a re-encode:
     {"timestamp":"2026-01-01T00:00:00.000+00:00","idempotency_key":"<16 hex>-<12 hex>",
      "user_id":"…","session_id":"…","event":"…","properties":{…}}
 
-The caller of `track` pays for neither: a record in the journal holds the clock
-and the number that they are made of (`complete`), and begins with the user.
+The caller of `track` pays only for what nobody else can know. An event in the
+journal is three lines, of which `complete` makes these bytes with the clock and
+the number that the record has anyway:
+
+    ["11","8123456789012345",null,"77"]
+    "Purchase"
+    {"dollars":50,"item":"Furby"}
 
 The fast path here accepts only what needs no thought: exact built-in types,
 short text, finite numbers. Everything else goes to `repair`, which knows the
@@ -25,7 +30,7 @@ from typing import Final
 import attrs
 
 from heap_agent._core import limits, repair
-from heap_agent._core.encoder import dumps, dumps_text, loads
+from heap_agent._core.encoder import STRICT, dumps, dumps_text, loads
 from heap_agent._core.events import Actor, Fault, Kind, Scalar
 from heap_agent.exceptions import InvalidCall
 
@@ -42,7 +47,7 @@ STAMP_AT: Final = len(_OPEN)
 KEY_BYTES: Final = 29
 KEY_AT: Final = STAMP_AT + STAMP_BYTES + len(_KEY)
 
-_NAME: Final = b',"event":'
+_EVENT: Final = b',"event":'
 _PROPERTIES: Final = b',"properties":'
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -50,9 +55,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: 9999-12-31T23:59:59.999, the last moment with four digits for the year.
 _LATEST: Final = 253_402_300_799_999_000
 
-# Bounds of the fast path, found once: looking them up costs as much as comparing.
-_HIGHEST: Final = limits.SAFE_INTEGER
-_LOWEST: Final = -limits.SAFE_INTEGER
+#: Found once: looking it up costs as much as comparing.
 _LONGEST: Final = limits.EVENT_VALUE
 
 #: Text of at most this many code points has at most 1023 UTF-16 units.
@@ -107,24 +110,29 @@ class Stamper:
 @attrs.frozen(slots=True)
 class Ambient:
     """
-    Properties that stand on every event, encoded once.
+    What stands on every event of one user's visit, encoded once. It is one value,
+    so that a thread that records while it is replaced never mixes two users.
 
     Attributes:
         properties: Valid properties.
         keys: Their keys.
         members: Their JSON without the opening brace: ``"a":1}``, or ``}``.
+        head: How a record's body begins: `actor_line`.
+        leads: For each name met so far, the lines before the event's properties.
     """
 
     properties: Mapping[str, Scalar]
     keys: frozenset[str]
     members: bytes
+    head: bytes = b""
+    leads: dict[str, bytes] = attrs.field(factory=dict, eq=False, repr=False)
 
     @classmethod
-    def of(cls, properties: Mapping[str, Scalar]) -> Ambient:
+    def of(cls, properties: Mapping[str, Scalar], head: bytes = b"") -> Ambient:
         """
         Encode valid properties.
         """
-        return cls(dict(properties), frozenset(properties), dumps(properties)[1:])
+        return cls(dict(properties), frozenset(properties), dumps(properties)[1:], head)
 
     def under(self, own: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """
@@ -137,15 +145,19 @@ class Ambient:
 NOTHING: Final = Ambient.of({})
 
 
-def actor_line(actor: Actor) -> bytes:
+def actor_line(actor: Actor, session_id: str | None = None) -> bytes:
     """
-    The first line of a record's body: on whose behalf it was recorded.
+    The first line of a record's body: on whose behalf it was recorded, in which visit.
     """
-    identity = b"null" if actor.identity is None else dumps_text(actor.identity)
-    return b'["%b","%b",%b]\n' % (actor.app_id.encode(), actor.user_id.encode(), identity)
+    return b'["%b","%b",%b,%b]\n' % (
+        actor.app_id.encode(),
+        actor.user_id.encode(),
+        b"null" if actor.identity is None else dumps_text(actor.identity),
+        b"null" if session_id is None else b'"%b"' % session_id.encode(),
+    )
 
 
-def read_actor(line: bytes) -> Actor:
+def read_actor(line: bytes) -> tuple[Actor, str | None]:
     """
     The inverse of `actor_line`.
 
@@ -153,9 +165,9 @@ def read_actor(line: bytes) -> Actor:
         ValueError: The line is not one.
     """
     fields = loads(line)
-    if not isinstance(fields, list) or len(fields) != 3:
+    if not isinstance(fields, list) or len(fields) != 4:
         raise ValueError("not an actor line")
-    return Actor(*fields)
+    return Actor(*fields[:3]), fields[3]
 
 
 def who(actor: Actor, session_id: str) -> bytes:
@@ -181,16 +193,20 @@ def idempotency_key(writer: str, sequence: int) -> bytes:
     return b"%b-%012x" % (writer.encode(), sequence)
 
 
-def complete(rest: bytes, stamped: bytes, key: bytes) -> bytes:
+def complete(stamped: bytes, key: bytes, speaker: bytes, lines: bytes) -> bytes:
     """
     An event as Heap gets it.
 
     Args:
-        rest: What `who` and `Wire.tail` gave.
         stamped: 29 bytes of `stamp`.
         key: 29 bytes of `idempotency_key`.
+        speaker: What `who` gave.
+        lines: The name and the properties: `Wire.body` without its first line.
     """
-    return b"".join((_OPEN, stamped, _KEY, key, b'",', rest))
+    name, _, properties = lines.partition(b"\n")
+    return b"".join(
+        (_OPEN, stamped, _KEY, key, b'",', speaker, _EVENT, name, _PROPERTIES, properties, b"}")
+    )
 
 
 # -- one event ------------------------------------------------------------------
@@ -202,7 +218,7 @@ class Tail:
     The slow path's answer.
 
     Attributes:
-        data: `,"event":…}`; None where the event is refused.
+        data: The lines with name and properties; None where the event is refused.
         name: The name as it will be sent, for the log.
         faults: What was wrong.
     """
@@ -224,61 +240,59 @@ class Wire:
         self._names: dict[str, bytes] = {}
         self._keys: set[str] = set()
 
-    def tail(self, event: object, properties: object, ambient: Ambient) -> bytes | None:
+    def body(self, event: object, properties: object, ambient: Ambient) -> bytes | None:
         """
         Encode an event that needs no thought.
 
         Returns:
-            ``,"event":…,"properties":{…}}``, or None where `mended` has to look.
+            The three lines; None where `mended` has to look, or where the first
+            of them is missing: it is nobody's visit.
         """
         if type(event) is not str:
             return None
-        name = self._names.get(event)
-        if name is None:
-            name = self._learn_name(event)
-            if name is None:
+        lead = ambient.leads.get(event)
+        if lead is None:
+            lead = self._learn_name(event, ambient)
+            if lead is None:
                 return None
         if properties is None:
-            return b"%b{%b}" % (name, ambient.members)
+            return b"%b{%b" % (lead, ambient.members)
         if type(properties) is not dict:
             return None
         # A copy, because another thread may change the caller's dict between
         # the check of a value and its encoding.
         own = properties.copy()
-        known = self._keys
         for key, value in own.items():
             kind = type(value)
-            if kind is str:
-                if len(value) > _SURELY_SHORT and (len(value) > _LONGEST or not value.isascii()):
-                    return None
-            elif kind is float:
+            if kind is str or kind is int:
+                # Their size is judged below, for all of them together.
+                continue
+            if kind is float:
                 # NaN and the infinities are the floats that fail this.
                 if value - value != 0.0:
-                    return None
-            elif kind is int:
-                if not _LOWEST <= value <= _HIGHEST:
                     return None
             elif kind is bool:
                 # The key exists: the size of the dict stays, the walk goes on.
                 own[key] = "true" if value else "false"
             else:
                 return None
-            if key not in known and not self._learn_key(key):
-                return None
+        if not self._keys.issuperset(own) and not self._learn_keys(own):
+            return None
         try:
             if not ambient.keys:
-                encoded = dumps(own)
+                encoded = dumps(own, None, STRICT)
             elif not own:
                 encoded = b"{" + ambient.members
             elif ambient.keys.isdisjoint(own):
-                encoded = dumps(own)[:-1] + b"," + ambient.members
+                encoded = dumps(own, None, STRICT)[:-1] + b"," + ambient.members
             else:
-                encoded = dumps(ambient.under(own))
+                encoded = dumps(ambient.under(own), None, STRICT)
         except (TypeError, ValueError):
             return None
-        if len(encoded) > _MOST_BYTES:
+        # No text in it has more UTF-16 units than all of it has bytes of UTF-8.
+        if len(encoded) > _LONGEST and not _fits(own, encoded):
             return None
-        return name + encoded + b"}"
+        return lead + encoded
 
     def mended(self, event: object, properties: object, ambient: Ambient) -> Tail:
         """
@@ -305,15 +319,24 @@ class Wire:
         fitted, more = repair.fit_event(
             ambient.under(own), lambda some: len(dumps(some)), _MOST_BYTES
         )
-        return Tail(_name_member(name) + dumps(fitted) + b"}", name, faults + more)
+        return Tail(_name_line(name) + dumps(fitted), name, faults + more)
 
-    def _learn_name(self, event: str) -> bytes | None:
+    def _learn_name(self, event: str, ambient: Ambient) -> bytes | None:
+        name = self._names.get(event) or self._checked_name(event)
+        if name is None or not ambient.head:
+            return None
+        if len(ambient.leads) >= _REMEMBERED:
+            ambient.leads.clear()
+        lead = ambient.leads[event] = ambient.head + name
+        return lead
+
+    def _checked_name(self, event: str) -> bytes | None:
         if not event or event.isspace() or len(event) > limits.EVENT_NAME // 2:
             clean, faults = repair.repair_name(event)
             if faults or clean != event:
                 return None
         try:
-            name = _name_member(event)
+            name = _name_line(event)
         except (TypeError, ValueError):
             return None
         if len(self._names) >= _REMEMBERED:
@@ -321,19 +344,31 @@ class Wire:
         self._names[event] = name
         return name
 
-    def _learn_key(self, key: object) -> bool:
-        if type(key) is not str or not key or key.isspace():
-            return False
-        if len(key) > limits.PROPERTY_KEY // 2:
-            return False
-        if len(self._keys) >= _REMEMBERED:
+    def _learn_keys(self, own: Mapping[object, object]) -> bool:
+        if len(self._keys) + len(own) > _REMEMBERED:
             self._keys.clear()
-        self._keys.add(key)
+        for key in own:
+            if type(key) is not str or not key or key.isspace():
+                return False
+            if len(key) > limits.PROPERTY_KEY // 2:
+                return False
+            self._keys.add(key)
         return True
 
 
-def _name_member(name: str) -> bytes:
-    return _NAME + dumps_text(name) + _PROPERTIES
+def _fits(own: Mapping[object, object], encoded: bytes) -> bool:
+    """
+    Whether each text is surely within its limit, and all of them are.
+    """
+    for value in own.values():
+        if type(value) is str and len(value) > _SURELY_SHORT:
+            if len(value) > _LONGEST or not value.isascii():
+                return False
+    return len(encoded) <= _MOST_BYTES
+
+
+def _name_line(name: str) -> bytes:
+    return dumps_text(name) + b"\n"
 
 
 def _shown_type(value: object) -> str:
@@ -365,7 +400,7 @@ def event_name(body: bytes) -> str:
     """
     An event's name as an opaque token: its JSON text, escapes left as they are.
     """
-    begin = body.index(_NAME) + len(_NAME)
+    begin = body.index(_EVENT) + len(_EVENT)
     return body[begin : body.index(_PROPERTIES, begin)].decode("utf-8", "replace")
 
 

@@ -24,7 +24,7 @@ from heap_agent._core.encoder import loads
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.records import FROZEN, GIVEN, PartHeader, Record
 from heap_agent._core.state import CONSENT, PURGED, Moment, State
-from heap_agent._core.wire import Stamper, complete, idempotency_key, read_actor
+from heap_agent._core.wire import Stamper, complete, idempotency_key, read_actor, who
 from heap_agent._store import parts as files
 from heap_agent._store import system
 from heap_agent._store.database import Database
@@ -122,7 +122,7 @@ class Absorber:
         self.properties = properties
         self.timeline = timeline
         self.state: State = load_state(database)
-        self._actors: dict[bytes, Actor] = {}
+        self._speakers: dict[bytes, tuple[Actor, bytes]] = {}
         self.stamp = Stamper()
         self._stale = False
         self._known: dict[tuple[str, int], int] = {}
@@ -366,15 +366,19 @@ class Absorber:
         rows = self._database.query("SELECT journal, part, offset FROM position")
         return {(journal, part): offset for journal, part, offset in rows}
 
-    def actor(self, line: bytes) -> Actor:
+    def speaker(self, line: bytes) -> tuple[Actor, bytes]:
         """
         Read an actor line; the same one thousands of times.
+
+        Returns:
+            The actor, and how an event tells of them.
         """
-        known = self._actors.get(line)
+        known = self._speakers.get(line)
         if known is None:
-            if len(self._actors) > 1_000:
-                self._actors.clear()
-            known = self._actors[line] = read_actor(line)
+            if len(self._speakers) > 1_000:
+                self._speakers.clear()
+            actor, session_id = read_actor(line)
+            known = self._speakers[line] = actor, who(actor, session_id or "")
         return known
 
 
@@ -492,11 +496,11 @@ class _Batch:
 
     def _event(self, record: Record, at: Moment) -> None:
         line, body = _split(record.body)
-        actor = self._absorber.actor(line)
+        actor, speaker = self._absorber.speaker(line)
         if not body.startswith(b"{"):
             # One that has been in a queue before keeps its time and its key.
             key = idempotency_key(at.writer, at.sequence)
-            body = complete(body, self._absorber.stamp(record.wall), key)
+            body = complete(self._absorber.stamp(record.wall), key, speaker, body)
         entry = Entry(
             Kind.EVENT,
             record.flags & (GIVEN | FROZEN),
@@ -515,7 +519,7 @@ class _Batch:
 
     def _user_properties(self, record: Record, at: Moment) -> None:
         line, body = _split(record.body)
-        actor = self._absorber.actor(line)
+        actor, _ = self._absorber.speaker(line)
         self._absorber.properties.change_user(actor, loads(body), _moment_entry(actor, record, at))
 
     def _user(self, change: dict[str, Any], record: Record, at: Moment) -> None:

@@ -44,9 +44,9 @@ from heap_agent._core.records import (
     RECORD_MAGIC,
     PartHeader,
     Record,
-    pack_frame,
+    pack_checksum,
+    pack_head,
     pack_header,
-    pack_payload,
     pack_record,
     read_records,
     unpack_header,
@@ -83,8 +83,8 @@ class Spilled:
 
     kind: int
     flags: int
-    wall: int
-    boot_clock: int
+    wall_ns: int
+    boot_ns: int
     body: bytes
 
     @property
@@ -169,8 +169,8 @@ class Journal:
         self,
         kind: int,
         flags: int,
-        wall: int,
-        boot_clock: int,
+        wall_ns: int,
+        boot_ns: int,
         body: bytes,
     ) -> bool:
         """
@@ -179,35 +179,46 @@ class Journal:
         Args:
             kind: A `Kind`.
             flags: `records.GIVEN`, `records.FROZEN`.
-            wall: Wall clock, µs.
-            boot_clock: Boot clock, µs.
+            wall_ns: Wall clock.
+            boot_ns: Boot clock.
             body: What it means depends on the kind.
 
         Returns:
             False where the journal is at its hard cap and an event was refused
             (counted as dropped for `full`).
         """
-        with self._lock:
+        # `with` costs as much again as the lock itself. What a signal handler raises
+        # is raised at a call: inside the `try`, or after the lock is free.
+        try:
+            self._lock.acquire()
             part = self._part
             if part is None or self._spill or self._refusing or self._busy:
-                return self._put_slowly(Spilled(kind, flags, wall, boot_clock, body))
-            sequence = self._sequence = self._sequence + 1
-            payload = pack_payload(kind, flags, wall, boot_clock, sequence) + body
-            record = pack_frame(RECORD_MAGIC, len(payload), crc32(payload, part.salt)) + payload
-            try:
-                written = self._write(part.fd, record)
-                if written != len(record):
-                    raise _Short(written)
-            except OSError as error:
-                # First of all, so that whatever is recorded meanwhile comes after it.
-                self._keep(Spilled(kind, flags, wall, boot_clock, body))
-                self._take_back(part, sequence, error)
-                self._attend()
-                return True
-            size = part.size = part.size + written
-            if size > self._attention:
-                self._call_attention(size)
-            return True
+                accepted = self._put_slowly(Spilled(kind, flags, wall_ns, boot_ns, body))
+            else:
+                accepted = True
+                sequence = self._sequence = self._sequence + 1
+                record = pack_head(RECORD_MAGIC, len(body), kind, flags, wall_ns, boot_ns, sequence)
+                record += body
+                record += pack_checksum(crc32(record, part.salt))
+                try:
+                    written = self._write(part.fd, record)
+                    if written != len(record):
+                        raise _Short(written)
+                    size = part.size = part.size + written
+                except OSError as error:
+                    # First of all, so that whatever is recorded meanwhile comes after it.
+                    self._keep(Spilled(kind, flags, wall_ns, boot_ns, body))
+                    self._take_back(part, sequence, error)
+                    self._attend()
+                else:
+                    if size > self._attention:
+                        self._call_attention(size)
+        except BaseException:
+            with suppress(RuntimeError):  # interrupted while it waited for the lock
+                self._lock.release()
+            raise
+        self._lock.release()
+        return accepted
 
     def _call_attention(self, size: int) -> None:
         self._attention = size + PART_BYTES
@@ -310,7 +321,7 @@ class Journal:
         """
         sequence = self._sequence = self._sequence + 1
         record = pack_record(
-            part.salt, entry.kind, entry.flags, entry.wall, entry.boot_clock, sequence, entry.body
+            part.salt, entry.kind, entry.flags, entry.wall_ns, entry.boot_ns, sequence, entry.body
         )
         try:
             written = self._write(part.fd, record)

@@ -67,15 +67,16 @@ class Memory:
             self._said_bytes += entry.size
             while self._said_bytes > SPILL_BYTES:
                 self._said_bytes -= self._said.popleft().size
-        return Record(entry.kind, entry.flags, entry.wall, entry.boot_clock, number, entry.body, 0)
+        wall, boot_clock = entry.wall_ns // 1000, entry.boot_ns // 1000
+        return Record(entry.kind, entry.flags, wall, boot_clock, number, entry.body, 0)
 
-    def give_back(self, journal: Journal, wall: int, boot_clock: int) -> bool:
+    def give_back(self, journal: Journal, wall_ns: int, boot_ns: int) -> bool:
         """
         Record everything anew that has not been delivered, and end.
 
         Args:
             journal: One that has a disk.
-            wall, boot_clock: Now, µs.
+            wall_ns, boot_ns: Now.
 
         Returns:
             False where that must wait: rows are being sent.
@@ -86,7 +87,7 @@ class Memory:
         # Dead letters go the same way: Heap will say it again.
         queue.restore()
         for entry in self._said:
-            journal.put(entry.kind, entry.flags, entry.wall, entry.boot_clock, entry.body)
+            journal.put(entry.kind, entry.flags, entry.wall_ns, entry.boot_ns, entry.body)
         rows = queue.load([one.id for one in queue.peek(limit=_ALL, max_bytes=_ALL)])
         unjoined = set()
         for stored in rows:
@@ -98,8 +99,8 @@ class Memory:
                 journal.put(
                     Kind.EVENT,
                     entry_.flags,
-                    entry_.wall,
-                    entry_.boot_clock,
+                    entry_.wall * 1000,
+                    entry_.boot_clock * 1000,
                     actor_line(actor) + entry_.body,
                 )
         # Which users have events at Heap, and which are joined, though the disk
@@ -110,10 +111,10 @@ class Memory:
         ]
         if persons:
             body = json.dumps({"set": {}, "persons": persons}).encode()
-            journal.put(Kind.STATE, 0, wall, boot_clock, body)
+            journal.put(Kind.STATE, 0, wall_ns, boot_ns, body)
         # The rows are recorded anew; the books move without them.
         counts = queue.counts()
         counts[RECORDED] -= queue.count()
-        journal.put(Kind.COUNTS, 0, wall, boot_clock, json.dumps(counts).encode())
+        journal.put(Kind.COUNTS, 0, wall_ns, boot_ns, json.dumps(counts).encode())
         self.ledger.close()
         return True

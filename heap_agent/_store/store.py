@@ -201,6 +201,14 @@ class Store:
         """
         return self.clock.wall_ns() // 1000, self.clock.boot_ns() // 1000
 
+    def _record(self, kind: Kind, body: bytes) -> int:
+        """
+        Append a record of this moment. Returns the boot clock in it, µs.
+        """
+        boot_ns = self.clock.boot_ns()
+        self.journal.put(kind, 0, self.clock.wall_ns(), boot_ns, body)
+        return boot_ns // 1000
+
     def record_state(
         self,
         facets: Mapping[str, Value],
@@ -228,8 +236,7 @@ class Store:
             change["gone"] = [gone.app_id, gone.user_id]
         if purge:
             change["purge"] = True
-        wall, boot_clock = self.now()
-        self.journal.put(Kind.STATE, 0, wall, boot_clock, json.dumps(change).encode())
+        boot_clock = self._record(Kind.STATE, json.dumps(change).encode())
         self.ring()
         return Moment(outlook.RUNNING, boot_clock, self.journal.id, 1 << 62)
 
@@ -241,9 +248,7 @@ class Store:
             actor: Whose.
             properties: JSON of valid ones.
         """
-        wall, boot_clock = self.now()
-        body = actor_line(actor) + properties
-        self.journal.put(Kind.USER_PROPERTIES, 0, wall, boot_clock, body)
+        self._record(Kind.USER_PROPERTIES, actor_line(actor) + properties)
         self.ring()
 
     def flush_counts(self) -> None:
@@ -254,9 +259,7 @@ class Store:
         with self._work:
             counts = self.journal.take_counts()
             if counts:
-                wall, boot_clock = self.now()
-                body = json.dumps(counts).encode()
-                self.journal.put(Kind.COUNTS, 0, wall, boot_clock, body)
+                self._record(Kind.COUNTS, json.dumps(counts).encode())
 
     # -- the bell --
 
@@ -289,7 +292,9 @@ class Store:
                 state.apply(name, facet.value, facet.at._replace(boot=outlook.RUNNING))
         for index, entry in enumerate(self.journal.spilled_entries()):
             if entry.kind == Kind.STATE:
-                at = Moment(outlook.RUNNING, entry.boot_clock, self.journal.id, (1 << 61) + index)
+                at = Moment(
+                    outlook.RUNNING, entry.boot_ns // 1000, self.journal.id, (1 << 61) + index
+                )
                 outlook.apply_change(state, json.loads(entry.body), at)
         return state
 
@@ -374,9 +379,8 @@ class Store:
         if self.directory is None:
             return None
         id = os.urandom(8).hex()
-        wall, boot_clock = self.now()
         body = json.dumps({"id": id, "what": what, "arguments": dict(arguments)}).encode()
-        self.journal.put(Kind.REQUEST, 0, wall, boot_clock, body)
+        self._record(Kind.REQUEST, body)
         self.ring()
         deadline = time.monotonic() + timeout
         while True:
@@ -576,7 +580,7 @@ class Store:
         """
         if self._memory is None or self.directory is None:
             return
-        if self._memory.give_back(self.journal, *self.now()):
+        if self._memory.give_back(self.journal, self.clock.wall_ns(), self.clock.boot_ns()):
             self._memory = None
             self.ring()
 
@@ -611,7 +615,7 @@ class Store:
             walls = []
             for entry in self.journal.spilled_entries():
                 if entry.kind == Kind.EVENT:
-                    walls.append(entry.wall)
+                    walls.append(entry.wall_ns // 1000)
                 elif entry.kind == Kind.COUNTS:
                     counts.update(json.loads(entry.body))
             return books.with_waiting(walls, counts)

@@ -148,8 +148,9 @@ def test_an_event_has_a_key_of_its_own(state_dir: Path) -> None:
         # As after a time without a disk: the row is recorded again, as it was.
         (ledger,) = store.queues()
         row, _ = ledger.queue.load([one.id for one in ledger.queue.peek()])
-        wall, boot_clock = store.now()
-        store.journal.put(Kind.EVENT, 0, wall + 1, boot_clock, actor_line(ANN) + row.entry.body)
+        body = actor_line(ANN) + row.entry.body
+        clock = store.clock
+        store.journal.put(Kind.EVENT, 0, clock.wall_ns() + 1_000, clock.boot_ns(), body)
         store.absorb(freeze=False)
 
         assert bodies(store, Kind.EVENT)[2] == bodies(store, Kind.EVENT)[0]
@@ -509,6 +510,50 @@ def test_a_journal_that_holds_off_writes_nothing(journal: Journal, state_dir: Pa
     assert journal.retry()
 
     assert read(state_dir, journal.id) == [b"one", b"two"]
+
+
+@posix_only
+def test_an_interrupt_at_any_moment_leaves_the_journal_free(state_dir: Path) -> None:
+    """Ctrl-C inside of `put`, also while it waits for another thread, keeps nobody out."""
+    program = """
+import signal, sys, threading
+from pathlib import Path
+from heap_agent._store.journal import Journal
+
+journal = Journal(Path(sys.argv[1]), "boot")
+journal.open()
+done = threading.Event()
+
+def other():
+    while not done.is_set():
+        journal.put(16, 0, 1, 2, b"other")
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+caught = 0
+for busy in (False, True):
+    if busy:
+        threading.Thread(target=other).start()
+    goal = caught + 1_000
+    while caught < goal:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 5e-5)
+            while True:
+                journal.put(16, 0, 1, 2, b"main")
+        except KeyboardInterrupt:
+            caught += 1
+done.set()
+last = threading.Thread(target=journal.put, args=(16, 0, 1, 2, b"last"), daemon=True)
+last.start()
+last.join(30)
+print("free" if not last.is_alive() else "taken")
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(state_dir)], capture_output=True, text=True, timeout=120
+    )
+    assert (found.stdout, found.stderr) == ("free\n", "")
 
 
 @posix_only

@@ -209,7 +209,7 @@ def test_state_of_an_unknown_boot_is_older_than_that_of_this_one(
             Kind.STATE,
             0,
             0,
-            clock.boot_ns() // 1000,
+            clock.boot_ns(),
             body % (name.encode(), user_id.encode()),
         )
         journal.close()

@@ -78,11 +78,11 @@ def test_an_older_record_does_not_undo_a_newer_one(store: Store, clock: FakeCloc
     clock.advance(10)
     properties(store, ANN, plan="new")
     properties(store, ANN_NAMED, colour="new")
-    wall, boot_clock = store.now()
+    wall, boot = clock.wall_ns() - 5 * 10**9, clock.boot_ns() - 5 * 10**9
     for actor, name in ((ANN, "plan"), (ANN_NAMED, "colour")):
         line = b'["11","1",%b]\n' % (b"null" if actor.identity is None else b'"ann"')
         body = line + dumps({name: "old"})
-        store.journal.put(Kind.USER_PROPERTIES, 0, wall - 5_000_000, boot_clock - 5_000_000, body)
+        store.journal.put(Kind.USER_PROPERTIES, 0, wall, boot, body)
     store.absorb(freeze=False)
     identify(store, ANN_NAMED)
 

@@ -65,13 +65,13 @@ class Setting:
 
     def record(self, *names: str) -> None:
         """Record events as `track` does."""
-        wall, boot_clock = self.store.now()
+        clock = self.store.clock
         actor = Actor("11", "42")
-        head = wire.actor_line(actor) + wire.who(actor, "7")
+        ambient = wire.Ambient.of({}, wire.actor_line(actor, "7"))
         for name in names:
-            tail = wire.Wire().tail(name, None, wire.NOTHING)
-            assert tail is not None
-            self.store.journal.put(Kind.EVENT, 0, wall, boot_clock, head + tail)
+            body = wire.Wire().body(name, None, ambient)
+            assert body is not None
+            self.store.journal.put(Kind.EVENT, 0, clock.wall_ns(), clock.boot_ns(), body)
 
     @property
     def counts(self) -> tuple[int, int, int]:
