@@ -64,6 +64,9 @@ _COMPLAINTS: Final = 1_000
 #: Seconds that `opt_out` waits for another process to stop delivering.
 _CONSENT_PATIENCE: Final = 5.0
 
+#: Seconds that `shutdown` leaves, beyond its timeout, for the last sync.
+_CLOSING_PATIENCE: Final = 3.0
+
 #: Seconds after the start before the thread that delivers is started, so that
 #: its imports do not compete with the program's own.
 _SENDER_DELAY: Final = 1.0
@@ -127,6 +130,7 @@ class Agent:
         "_drain",
         "_encode",
         "_ended",
+        "_ending",
         "_guest",
         "_inherited",
         "_interval",
@@ -194,6 +198,7 @@ class Agent:
         self._inherited: list[Store] = []
         self._muted = config.disabled or config.do_not_track or nameless
         self._ended = False
+        self._ending: threading.Thread | None = None
         self._directory = None if config.disabled else self._find_directory()
         self._begin()
         if not config.disabled:
@@ -250,7 +255,7 @@ class Agent:
         self._attending = False
         self._asleep = False
         self._scheduler: Scheduler | None = None
-        self._sender_lock = threading.Lock()
+        self._sender_lock = threading.RLock()
         self._store = Store(
             self._directory, self._clock, max_bytes=config.max_bytes, attend=self._attend
         )
@@ -1027,7 +1032,9 @@ class Agent:
         """
         Deliver once more within the timeout, then let go of the directory. What
         is left stays on disk. A `track` after it is recorded for the next start.
-        Called at exit by itself; a second call does nothing.
+        Called at exit by itself; a second call waits for the first. Safe in a
+        signal handler, whatever it interrupts: what the interrupted call holds
+        up is waited for a moment beyond the timeout, and goes on without us.
 
         Args:
             timeout: Seconds; ``shutdown_timeout`` (2) unless given.
@@ -1040,9 +1047,24 @@ class Agent:
         wanted = self._config.shutdown_timeout if timeout is None else timeout
         seconds = _duration("timeout", wanted)
         with self._sender_lock:
-            if self._ended:
-                return
-            self._ended = True
+            if not self._ended:
+                self._ended = True
+                self._ending = threading.Thread(
+                    target=self._end, args=(seconds,), name="heap-agent-shutdown", daemon=True
+                )
+                try:
+                    self._ending.start()
+                except RuntimeError:
+                    # An interpreter that is ending starts no threads (Python 3.12).
+                    self._ending = None
+                    self._end(seconds)
+        ending = self._ending
+        if ending is not None and ending is not threading.current_thread():
+            ending.join(seconds + _CLOSING_PATIENCE)
+
+    def _end(self, seconds: float) -> None:
+        # On a thread of its own: a signal handler may have interrupted a holder of
+        # a lock that this needs, and nobody else could ever give it back.
         deadline = time.monotonic() + seconds
         self._attending = False
         self._drain.stop()
@@ -1167,7 +1189,7 @@ class Agent:
         self._inherited.append(inherited)
         state, user = self._state, self._user
         inherited.abandon()
-        ended, self._ended = self._ended, False
+        ended, self._ended, self._ending = self._ended, False, None
         self._begin()
         self._state, self._user = state, user
         self._session, self._session_until = visit

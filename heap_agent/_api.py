@@ -18,7 +18,7 @@ from heap_agent._aliases import Agent, warn_of_default_gesture
 from heap_agent._status import Status
 from heap_agent.exceptions import InvalidCall, NotStarted
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _default: Agent | None = None
 _options: dict[str, Any] = {}
 

@@ -140,6 +140,23 @@ def test_sigterm_leaves_a_consistent_directory(recorders: Recorders) -> None:
     assert len(recorders.acknowledged) == 500
 
 
+def test_a_signal_handler_may_shut_down_at_any_moment(recorders: Recorders) -> None:
+    """
+    Whatever of the agent's own code a handler interrupts, `shutdown` in it ends.
+    """
+    chance = random.Random(20261124)
+    for _ in range(6):
+        before = len(recorders.acknowledged)
+        process = recorders.start(1_000_000, "handler")
+        eventually(lambda before=before: len(recorders.acknowledged) > before)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.05))
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+
+    recorders.assert_all_arrived_once()
+
+
 def test_a_killed_owner_is_replaced(recorders: Recorders) -> None:
     """
     When the process that delivers is killed, another one on the directory takes over.

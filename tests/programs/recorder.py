@@ -12,9 +12,11 @@ has returned while the storage was the disk. MODE is one of
     orphan    like fork, but the parent leaves first
     daemon    fork twice, as daemons do, and record all in the grandchild
     threads   record in eight threads
+    handler   end by SIGTERM, in a handler that shuts the agent down
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -46,7 +48,14 @@ def record(begin: int, end: int) -> None:
         os.write(fd, b"%d\n" % number)
 
 
+def end(*_: object) -> None:
+    agent.shutdown(0.2)
+    os._exit(0)
+
+
 half = first + count // 2
+if mode == "handler":
+    signal.signal(signal.SIGTERM, end)
 if mode in ("fork", "orphan"):
     agent.track("Before The Fork")
     child = os.fork()
