@@ -145,7 +145,7 @@ def test_a_signal_handler_may_shut_down_at_any_moment(recorders: Recorders) -> N
     Whatever of the agent's own code a handler interrupts, `shutdown` in it ends.
     """
     chance = random.Random(20261124)
-    for _ in range(6):
+    for _ in range(4):
         before = len(recorders.acknowledged)
         process = recorders.start(1_000_000, "handler")
         eventually(lambda before=before: len(recorders.acknowledged) > before)  # type: ignore[misc]

@@ -87,7 +87,7 @@ def test_a_full_disk_can_be_drained(small_disk: Path, server: Collector) -> None
         assert numbers(server) == list(range(2_000))
         (small_disk / "filler").unlink()
         eventually(lambda: (small_disk / "state" / "reserve").exists())
-        assert agent.status().storage == "disk"
+        eventually(lambda: agent.status().storage == "disk")
         assert server.duplicates == [] and server.conflicts == []
         balanced(agent)
 
