@@ -9,9 +9,9 @@ documentation, and a clock that is moved by hand.
         assert [event.event for event in collector.events()] == ["Ordered"]
 
 The collector is a real HTTP server on the loopback interface. It says no with
-a sentence where Heap would (or might) say no, merges users as Heap does, and
-can be told to answer with errors, to hang, to drop connections, or to be the
-captive portal of a hotel.
+a sentence where Heap would (or might) say no, merges users as Heap does, keeps
+accounts, deletes users, and can be told to answer with errors, to hang, to drop
+connections, or to be the captive portal of a hotel.
 
 This module must not know the agent: both meet on the wire only.
 """
@@ -27,14 +27,19 @@ from typing import Final
 
 from heap_agent._tools.collector_desk import MAX_BODY, Clock, Desk
 from heap_agent._tools.collector_script import Reply, Request
-from heap_agent._tools.heap_book import Conflict, Ignored, OverLimit, User
-from heap_agent._tools.heap_rules import Event, Identify
+from heap_agent._tools.heap_book import Account, Conflict, Ignored, OverLimit, User
+from heap_agent._tools.heap_deletion import API_KEY, Deletion, DeletionSetup
+from heap_agent._tools.heap_rules import DeletionUser, Event, Identify
 from heap_agent.exceptions import InvalidCall
 
 __all__ = [
+    "API_KEY",
+    "Account",
     "Clock",
     "Collector",
     "Conflict",
+    "Deletion",
+    "DeletionUser",
     "Event",
     "FakeClock",
     "Identify",
@@ -51,32 +56,50 @@ _START: Final = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 class Collector(Desk):
     """
-    A local stand-in for Heap's ingestion API, reachable over HTTP.
+    A local stand-in for Heap's ingestion and deletion APIs, reachable over HTTP.
 
     The port is taken at construction, so that `url` is known before the first
     `start`; until then, and between `stop` and `start`, connections are
     refused. What was received is kept.
 
-    Faults (`reply`, `hang`, `drop_connection`) form one script, and each POST
-    takes the next entry. HEAD and GET take none, so that a client may probe.
+    Faults (`reply`, `hang`, `drop_connection`) form one script. Each POST takes
+    the next entry, and so does each GET of a deletion's status: a client that
+    deletes a user takes one for the token, one for the request, and one whenever
+    it asks. HEAD and any other GET take none, so that a client may probe.
+
+    A deletion that is complete takes its users out of `users` and `events`, in
+    all environments; who comes again is somebody new. `requests`, `duplicates`,
+    `conflicts`, `ignored` and `over_limit` are notes about the client, and stay. Of
+    credentials the notes have the scheme only.
 
     Args:
         port: 0 takes a free one, and keeps it.
         strict: Refuse whatever Heap's documentation does not allow.
         host: Address to listen on.
-        max_body: Largest body in bytes; above it the answer is 413.
+        max_body: Largest body in bytes; above it the answer is 413. Deletion
+            requests have a limit of their own, which 10,000 users always keep.
         enforce_limits: Answer 429 above the documented rate limits; otherwise
             they are only counted, in `over_limit`.
-        clock: Gives the Date of answers, the time of arrival and the windows
-            of the rate limits; the system's by default.
+        clock: Gives the Date of answers, the time of arrival, the windows of the
+            rate limits and the ages of tokens and deletions; the system's by default.
         certfile: PEM file of a certificate chain; with it the collector speaks TLS.
         keyfile: PEM file of its key.
+        api_key: The one that opens the deletion API, `API_KEY` by default; None:
+            there is none, and each is answered with 401.
+        main_app_id: The environment that may delete, as digits; the others are
+            answered with 401. None: each may.
+        token_seconds: How long a token is good for, an hour by default (Heap
+            gives no figure).
+        token_name: "auth_token" or "access_token": Heap's two pages differ.
+        deletion_seconds: How long a deletion is pending. With 0 it is complete
+            before anything else happens; its own answer says "pending" even so.
 
     Attributes:
         delay: Seconds before each answer; events are accepted at once.
 
     Raises:
         OSError: The port is taken.
+        InvalidCall: One of the last five arguments is not as above.
     """
 
     def __init__(
@@ -90,13 +113,22 @@ class Collector(Desk):
         clock: Clock | None = None,
         certfile: str | os.PathLike[str] | None = None,
         keyfile: str | os.PathLike[str] | None = None,
+        api_key: str | None = API_KEY,
+        main_app_id: str | None = None,
+        token_seconds: float = 3_600.0,
+        token_name: str = "auth_token",
+        deletion_seconds: float = 0.0,
     ) -> None:
         # Here, not above: who only wants the clock pays for no web server.
         from heap_agent._tools.background import BackgroundServer
         from heap_agent._tools.collector_app import CollectorApp
 
         super().__init__(
-            strict=strict, max_body=max_body, enforce_limits=enforce_limits, clock=clock
+            strict=strict,
+            max_body=max_body,
+            enforce_limits=enforce_limits,
+            clock=clock,
+            setup=DeletionSetup(api_key, main_app_id, token_seconds, token_name, deletion_seconds),
         )
         self._server = BackgroundServer(host, port, certfile, keyfile)
         self._app = CollectorApp(self, self._server)
@@ -155,8 +187,9 @@ class Collector(Desk):
         state = "running" if self.running else "stopped"
         return (
             f"<Collector {self.url} {state}, {len(self.events())} events, "
-            f"{len(self.users)} users, {len(self.requests)} requests, "
-            f"{len(self.duplicates)} duplicates, {len(self.conflicts)} conflicts>"
+            f"{len(self.users)} users, {len(self.accounts)} accounts, "
+            f"{len(self.requests)} requests, {len(self.duplicates)} duplicates, "
+            f"{len(self.conflicts)} conflicts, {len(self.deletions)} deletions>"
         )
 
 

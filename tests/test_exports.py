@@ -10,7 +10,7 @@ from importlib import metadata
 import pytest
 
 import heap_agent
-from heap_agent import exceptions
+from heap_agent import exceptions, server
 
 PUBLIC = [
     "Agent",
@@ -43,6 +43,9 @@ PUBLIC = [
     "track",
 ]
 
+#: Errors that only a ServerClient raises are in its module.
+SERVER_ERRORS = ["ApiError", "DeletionPending", "NotFound", "Unauthorized", "Unreachable"]
+
 #: Heap's own spellings; left out of ``__all__`` so that nothing is listed twice.
 ALIASES = {
     "setAppId": "set_app_id",
@@ -70,6 +73,22 @@ def test_every_public_name_is_documented(name: str) -> None:
     """`help()` says what it does."""
     document = inspect.getdoc(getattr(heap_agent, name))
     assert document and len(document.split()) >= 3
+
+
+def test_the_public_names_of_the_server_side() -> None:
+    """What the rooms give is what the module has, sorted, and documented."""
+    assert server.__all__ == sorted(server.__all__)
+    for name in server.__all__:
+        document = inspect.getdoc(getattr(server, name))
+        assert document and len(document.split()) >= 3
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in dir(server.ServerClient) if not name.startswith("_")]
+)
+def test_every_verb_of_the_server_side_is_documented(name: str) -> None:
+    """With its arguments and what it raises."""
+    assert inspect.getdoc(getattr(server.ServerClient, name))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +129,8 @@ def test_other_names_are_attribute_errors() -> None:
 def test_every_error_is_exported_and_has_the_base() -> None:
     """One `except HeapAgentError` catches all that is raised on purpose."""
     for name in exceptions.__all__:
-        assert getattr(heap_agent, name) is getattr(exceptions, name)
+        public = server if name in SERVER_ERRORS else heap_agent
+        assert getattr(public, name) is getattr(exceptions, name)
         assert issubclass(getattr(exceptions, name), heap_agent.HeapAgentError)
     assert issubclass(heap_agent.InvalidCall, (TypeError, ValueError))
     for base in (heap_agent.InvalidCall, TypeError, ValueError, RuntimeError):

@@ -69,22 +69,36 @@ def in_room(room: str) -> list[str]:
 
 # -- floors: what each room may import of this package --------------------------------
 
-CORE, STORE, UPLOAD, TOOLS = (
+CORE, STORE, UPLOAD, SERVER, TOOLS = (
     "heap_agent._core",
     "heap_agent._store",
     "heap_agent._upload",
+    "heap_agent._server",
     "heap_agent._tools",
 )
 ERRORS = "heap_agent.exceptions"
+TRANSPORT = "heap_agent._upload.transport"
+OPTIONS = ("heap_agent._options", "heap_agent._config")
 
 FLOORS = {
     ERRORS: (),
     CORE: (CORE, ERRORS),
     STORE: (STORE, CORE, ERRORS),
+    TRANSPORT: (CORE, ERRORS),
     UPLOAD: (UPLOAD, STORE, CORE, ERRORS),
+    # No disk and no agent: a server has no queue.
+    SERVER: (SERVER, TRANSPORT, CORE, ERRORS, *OPTIONS, "heap_agent._version"),
+    "heap_agent.server": (SERVER, ERRORS),
     "heap_agent._options": (CORE, ERRORS),
     "heap_agent._config": (CORE, ERRORS, "heap_agent._options"),
 }
+
+
+#: What decides about bulk calls: time and chance are arguments there too.
+DECIDING = [
+    f"heap_agent._server.{name}"
+    for name in ("bulk", "checks", "errors", "items", "patience", "suspects", "values")
+]
 
 
 def allowed_in(module: str) -> tuple[str, ...] | None:
@@ -106,7 +120,14 @@ def test_imports_go_downward(module: str) -> None:
 
 def test_the_floors_name_rooms_that_exist() -> None:
     """A renamed room does not slip through."""
-    assert all(in_room(room) for room in (*FLOORS, TOOLS))
+    assert all(in_room(room) for room in (*FLOORS, TOOLS, *DECIDING))
+
+
+@pytest.mark.parametrize("module", DECIDING)
+def test_what_decides_does_not_know_the_network(module: str) -> None:
+    """Of this package it may import what is pure, and itself."""
+    allowed = (CORE, ERRORS, *DECIDING)
+    assert [found for found in own(module) if not within(found.name, *allowed)] == []
 
 
 @pytest.mark.parametrize(
@@ -216,7 +237,7 @@ ONLY_IN = {
 }
 
 
-@pytest.mark.parametrize("module", in_room(CORE))
+@pytest.mark.parametrize("module", [*in_room(CORE), *DECIDING])
 def test_the_rules_are_pure(module: str) -> None:
     """No clock, no file, no thread and no randomness: all of these are arguments."""
     assert [found for found in outside(module) if found.name not in PURE] == []

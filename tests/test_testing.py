@@ -596,7 +596,7 @@ def test_the_repr_counts(collector, post):
     post(event(idempotency_key="k"))
     post(event(idempotency_key="k"))
 
-    counts = "1 events, 1 users, 2 requests, 1 duplicates, 0 conflicts"
+    counts = "1 events, 1 users, 0 accounts, 2 requests, 1 duplicates, 0 conflicts, 0 deletions"
     assert f"<Collector {collector.url} running, {counts}>" == repr(collector)
     collector.stop()
     assert " stopped, " in repr(collector)

@@ -276,7 +276,7 @@ class Allowance:
 
     Events are counted one by one, for their actor and for the app id. Of user
     properties and identify calls the requests are counted, for each identity in
-    them.
+    them; of account properties, for which Heap states no limit, likewise.
 
     Args:
         identity_budget: Events a minute of one actor; None switches this and
@@ -307,13 +307,10 @@ class Allowance:
         per_device = None if identity_budget is None else identity_budget / fleet_size
         requests = None if identity_budget is None else float(limits.REQUESTS_PER_IDENTITY)
         window = limits.REQUESTS_PER_IDENTITY_SECONDS
-        self._actors = {
-            Kind.EVENT: _resized(self._actors.get(Kind.EVENT), per_device, 60.0),
-            Kind.IDENTIFY: _resized(self._actors.get(Kind.IDENTIFY), requests, window),
-            Kind.USER_PROPERTIES: _resized(
-                self._actors.get(Kind.USER_PROPERTIES), requests, window
-            ),
-        }
+        actors = {Kind.EVENT: _resized(self._actors.get(Kind.EVENT), per_device, 60.0)}
+        for kind in (Kind.IDENTIFY, Kind.USER_PROPERTIES, Kind.ACCOUNT_PROPERTIES):
+            actors[kind] = _resized(self._actors.get(kind), requests, window)
+        self._actors = actors
         app = None if app_budget is None else app_budget / fleet_size
         self._app = _resized(self._app, app, 60.0)
 

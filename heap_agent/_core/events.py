@@ -17,13 +17,16 @@ Scalar: TypeAlias = str | int | float
 
 class Kind(IntEnum):
     """
-    What a record in the journal, or a row in the queue, is.
+    What a record in the journal, a row in the queue, or an item of a request is.
     """
 
     #: Rows of the queue, each with a path of its own at Heap.
     EVENT = 1
     IDENTIFY = 2
     USER_PROPERTIES = 3
+
+    #: Only servers know accounts: it never becomes a row.
+    ACCOUNT_PROPERTIES = 4
 
     #: Records that change or ask something and never become a row.
     STATE = 16

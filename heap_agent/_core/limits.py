@@ -10,8 +10,8 @@ Sources, by their short names in the comments:
 
 - *reference*: Heap's developer page (docs.heap.io/reference), client and
   server APIs.
-- *track*, *bulk track*, *identify*, *add_user_properties*: the OpenAPI pages of
-  the server-side HTTP API.
+- *track*, *bulk track*, *identify*, *add_user_properties*, *add_account_properties*,
+  *user_deletion*: the pages of the server-side HTTP API.
 - *core SDK*: heap-swift-core-sdk 0.7.2, the last release with full source.
 """
 
@@ -54,6 +54,14 @@ RESERVED_USER_KEYS_ANY_CASE: Final = frozenset({"id"})
 #: *track*: array values are joined with this by Heap's server.
 LIST_SEPARATOR: Final = "||"
 
+#: *track*, *add_user_properties*, *add_account_properties*: names and keys of 1024, values
+#: of "fewer than 1024" characters. Heap's own Ruby and Node clients send 1024 and
+#: refuse 1025, so that is what a server may do; devices keep to the limits above.
+SERVER_TEXT: Final = 1_024
+
+#: *identify*: "limited to 255 characters"; the two clients agree.
+SERVER_IDENTITY: Final = 255
+
 # -- requests ------------------------------------------------------------------
 
 #: One event, in bytes of its JSON. Core SDK: collectors cannot forward 0.8 MB.
@@ -61,6 +69,9 @@ EVENT_BYTES: Final = 786_432
 
 #: *bulk track*, *bulk add_user_properties*: at most 1000 per request.
 BATCH_ITEMS: Final = 1_000
+
+#: *user_deletion*: "Up to 10,000 users can be submitted in a single request".
+DELETION_USERS: Final = 10_000
 
 #: The core SDK's byte limit of one batch; Heap publishes none for the HTTP API.
 BATCH_BYTES: Final = 1_000_000
@@ -104,3 +115,9 @@ HOSTS: Final = {"us": "https://heapanalytics.com", "eu": "https://c.eu.heap-api.
 TRACK_PATH: Final = "/api/track"
 IDENTIFY_PATH: Final = "/api/v1/identify"
 USER_PROPERTIES_PATH: Final = "/api/add_user_properties"
+ACCOUNT_PROPERTIES_PATH: Final = "/api/add_account_properties"
+
+#: *user_deletion*: paths of the deletion API; the id of a deletion request follows the last one.
+AUTH_TOKEN_PATH: Final = "/api/public/v0/auth_token"
+USER_DELETION_PATH: Final = "/api/public/v0/user_deletion"
+DELETION_STATUS_PATH: Final = "/api/public/v0/deletion_status"

@@ -413,7 +413,7 @@ class Repaired:
     Properties that Heap takes, and what had to be done for it.
 
     Attributes:
-        properties: Exact `str` keys of 1 to `limits.PROPERTY_KEY` units to
+        properties: Exact `str` keys of 1 to `key_limit` units to
             exact `str`, `int` or finite `float` values; ready for JSON.
         faults: In the order in which they were met.
     """
@@ -423,7 +423,11 @@ class Repaired:
 
 
 def repair_properties(
-    properties: Mapping[Any, object], *, limit: int, user: bool = False
+    properties: Mapping[Any, object],
+    *,
+    limit: int,
+    user: bool = False,
+    key_limit: int = limits.PROPERTY_KEY,
 ) -> Repaired:
     """
     Turn any mapping into properties that Heap takes.
@@ -438,11 +442,12 @@ def repair_properties(
         limit: UTF-16 units that a value may have: `limits.EVENT_VALUE` or
             `limits.USER_VALUE`.
         user: Whether these are user properties, of which Heap reserves a few.
+        key_limit: UTF-16 units that a key may have.
 
     Returns:
         The properties in their order, and the faults.
     """
-    builder = _Builder(limit, user)
+    builder = _Builder(limit, user, key_limit)
     builder.add_mapping(properties, "", ())
     return Repaired(builder.properties, tuple(builder.faults))
 
@@ -455,6 +460,7 @@ class _Builder:
 
     limit: int
     user: bool
+    key_limit: int
     properties: dict[str, Scalar] = attrs.field(factory=dict, init=False)
     faults: list[Fault] = attrs.field(factory=list, init=False)
     room: int = attrs.field(default=MAX_ITEMS, init=False)
@@ -503,11 +509,10 @@ class _Builder:
             raise _LeftOut("key_empty", "its key is empty or blank; give it a name")
         name = f"{prefix}.{text}" if prefix else text
         # An over-long key is not worth searching: it goes, surrogates or not.
-        if len(name) > limits.PROPERTY_KEY or utf16_length(name) > limits.PROPERTY_KEY:
+        if len(name) > self.key_limit or utf16_length(name) > self.key_limit:
             raise _LeftOut(
                 "key_too_long",
-                f"its key has {len(name):,} characters, allowed are "
-                f"{limits.PROPERTY_KEY} UTF-16 units",
+                f"its key has {len(name):,} characters, allowed are {self.key_limit} UTF-16 units",
             )
         sound = _without_surrogates(name)
         if sound != name:

@@ -206,7 +206,7 @@ class Judged:
     complaint: str | None = None
 
 
-def judge(value: object, refused: frozenset[str] = REFUSED) -> Judged:
+def judge(value: object, refused: frozenset[str] = REFUSED, limit: int = limits.IDENTITY) -> Judged:
     """
     Decide whether a value can be somebody's identity.
 
@@ -215,13 +215,14 @@ def judge(value: object, refused: frozenset[str] = REFUSED) -> Judged:
     Args:
         value: What the program passed.
         refused: Values to refuse, trimmed and casefolded.
+        limit: UTF-16 units that it may have.
 
     Raises:
         InvalidCall: Neither text, int nor None.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
         raise InvalidCall(
-            f"identity must be a string of 1 to {limits.IDENTITY} characters (or an int), "
+            f"identity must be a string of 1 to {limit} characters (or an int), "
             f"got {type(value).__name__}"
         )
     if value is None:
@@ -232,8 +233,8 @@ def judge(value: object, refused: frozenset[str] = REFUSED) -> Judged:
     folded = text.strip().casefold()
     if not folded:
         return Judged(None, "it is empty or blank")
-    if utf16_length(text) > limits.IDENTITY:
-        return Judged(None, f"it is longer than {limits.IDENTITY} UTF-16 units")
+    if utf16_length(text) > limit:
+        return Judged(None, f"it is longer than {limit} UTF-16 units")
     if any("\ud800" <= char <= "\udfff" for char in text):
         return Judged(None, "it contains half a surrogate pair, which UTF-8 cannot carry")
     if folded in refused:

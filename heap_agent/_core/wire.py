@@ -424,12 +424,17 @@ def user_body(identity: str, properties: Mapping[str, Scalar]) -> bytes:
     return b'{"identity":%b,"properties":%b}' % (dumps_text(identity), dumps(properties))
 
 
-_BULK: Final = {Kind.EVENT: b'","events":[', Kind.USER_PROPERTIES: b'","users":['}
+_BULK: Final = {
+    Kind.EVENT: b'","events":[',
+    Kind.USER_PROPERTIES: b'","users":[',
+    Kind.ACCOUNT_PROPERTIES: b'","accounts":[',
+}
 
 PATHS: Final = {
     Kind.EVENT: limits.TRACK_PATH,
     Kind.IDENTIFY: limits.IDENTIFY_PATH,
     Kind.USER_PROPERTIES: limits.USER_PROPERTIES_PATH,
+    Kind.ACCOUNT_PROPERTIES: limits.ACCOUNT_PROPERTIES_PATH,
 }
 
 

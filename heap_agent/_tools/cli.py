@@ -11,30 +11,37 @@ know how anything is done: it reads what was typed, asks, and prints.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from heap_agent import _config
 from heap_agent._options import DURATION_MAXIMUM
-from heap_agent._tools import arguments
+from heap_agent._tools import arguments, bulk_cli, bulk_delete_cli
+from heap_agent._tools.common import APP_ID as _APP_ID
+from heap_agent._tools.common import AS_JSON as _JSON
+from heap_agent._tools.common import ENDPOINT as _ENDPOINT
+from heap_agent._tools.common import INTERRUPTED as _INTERRUPTED
+from heap_agent._tools.common import NAME as _NAME
+from heap_agent._tools.common import complain as _complain
+from heap_agent._tools.common import fail as _fail
+from heap_agent._tools.common import given as _given
+from heap_agent._tools.common import missing_app_id as _missing_app_id
+from heap_agent._tools.common import note as _note
+from heap_agent._tools.common import one_line as _one_line
+from heap_agent._tools.common import print_json as _print_json
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
 if TYPE_CHECKING:
     from heap_agent._agent import Agent
 
 __all__ = ["main"]
-
-_NAME: Final = "heap-agent"
-
-_INTERRUPTED: Final = 130
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -79,9 +86,6 @@ _DIRECTORY: Final = click.option(
     type=click.Path(path_type=Path),
     help="The state directory; by default that of the agent with this app id.",
 )
-_APP_ID: Final = click.option("--app-id", help="Id of the environment at Heap, such as 11.")
-_ENDPOINT: Final = click.option("--endpoint", help="Where to deliver instead of to Heap's host.")
-_JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object in one line.")
 
 
 @click.group(
@@ -380,6 +384,10 @@ def collector(port: int, host: str, as_json: bool) -> None:
         server.close()
 
 
+for _command in (*bulk_cli.COMMANDS, *bulk_delete_cli.COMMANDS):
+    _cli.add_command(_command)
+
+
 # -- the agent ----------------------------------------------------------------------------
 
 
@@ -487,10 +495,6 @@ def _check_event(event: str, moment: Any) -> None:
 # -- configuration ------------------------------------------------------------------------
 
 
-def _given(place: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in place.items() if value is not None}
-
-
 def _load(place: dict[str, Any]) -> _config.Loaded:
     return _config.load(_given(place))
 
@@ -513,32 +517,7 @@ def _existing(loaded: _config.Loaded) -> Path:
     return directory
 
 
-def _missing_app_id(loaded: _config.Loaded, other: str = "") -> str:
-    why = next((text for text in loaded.problems if "app_id" in text), None)
-    return f"app id is missing: give {other}--app-id, or set HEAP_AGENT_APP_ID" + (
-        "." if why is None else f" ({why.rstrip('.')})."
-    )
-
-
 # -- printing -----------------------------------------------------------------------------
-
-
-def _print_json(fields: dict[str, Any]) -> None:
-    click.echo(json.dumps(fields))
-
-
-def _note(text: str) -> None:
-    click.echo(f"{_NAME}: note: {_one_line(text)}", err=True)
-
-
-def _complain(text: str, code: int) -> int:
-    with suppress(OSError):
-        click.echo(f"{_NAME}: {_one_line(text)}", err=True)
-    return code
-
-
-def _fail(text: str) -> NoReturn:
-    raise click.ClickException(text)
 
 
 def _last_word(otherwise: str) -> str:
@@ -548,13 +527,6 @@ def _last_word(otherwise: str) -> str:
 def _sentence(text: str) -> str:
     text = " ".join(text.split())
     return text if text.endswith((".", "?", "!")) else text + "."
-
-
-def _one_line(text: str) -> str:
-    """
-    Text that does nothing to a terminal but appear.
-    """
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _hang_up() -> int:

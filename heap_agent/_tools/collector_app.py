@@ -35,7 +35,7 @@ class CollectorApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HttpRequest(scope, receive)
         try:
-            body = await self._read(request)
+            body = await self._read(request, self._desk.body_limit(scope["path"]))
         except ClientDisconnect:
             return
         admission = self._desk.admit(request.method, scope["path"], dict(request.headers), body)
@@ -48,11 +48,11 @@ class CollectorApp:
             self._desk.settle(admission, reply)
             await self._response(reply)(scope, receive, send)
 
-    async def _read(self, request: HttpRequest) -> bytes:
+    async def _read(self, request: HttpRequest, most: int) -> bytes:
         """The body, or its beginning where it is over the limit; read to the end in any case."""
         body = bytearray()
         async for chunk in request.stream():
-            if len(body) <= self._desk.max_body:
+            if len(body) <= most:
                 body += chunk
         return bytes(body)
 
@@ -65,7 +65,7 @@ class CollectorApp:
             return fault
         if isinstance(fault, Drop) and not fault.handled:
             return None
-        reply = self._desk.handle(admission.request)
+        reply = self._desk.handle(admission)
         if isinstance(fault, Drop):
             return None
         return fault if isinstance(fault, Reply) else reply

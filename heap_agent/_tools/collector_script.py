@@ -54,7 +54,8 @@ class Reply:
     """
 
     status: int = attrs.field(validator=_status)
-    body: bytes = b""
+    # Not shown: it may be a token.
+    body: bytes = attrs.field(default=b"", repr=False)
     headers: Mapping[str, str] = attrs.Factory(dict)
     handled: bool = False
 
@@ -111,7 +112,7 @@ class Request:
     Attributes:
         method: In upper case.
         path: Without the query.
-        headers: By lower-case name.
+        headers: By lower-case name; of credentials only the scheme, as in ``Basic ***``.
         body: The bytes; of a body over the limit only the first ones.
         time: When it arrived, in UTC.
         status: What it was answered with; None while, or because, it was not.
@@ -131,11 +132,18 @@ class Request:
 class Admission:
     """
     A request that was noted, and the fault that is in store for it.
+
+    Attributes:
+        number: Its place among all requests.
+        request: What was noted of it.
+        fault: What is to go wrong, or None.
+        authorization: The header of that name, which is in no note.
     """
 
     number: int
     request: Request
     fault: Fault | None
+    authorization: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(slots=True)
@@ -177,7 +185,7 @@ class Script:
         The fault for one request; None where it is handled as usual.
 
         Args:
-            probe: True for anything but POST; it meets only steps for probes.
+            probe: True for requests that ask for nothing; they meet only steps for probes.
         """
         if self.portal is not None:
             return self.portal

@@ -1,5 +1,5 @@
 """
-What Heap would know after a series of requests: events, users, and who went over a limit.
+What Heap would know after a series of requests: events, users, accounts, who went over a limit.
 
 This module must not know JSON, HTTP, threads or clocks: whoever calls it
 brings checked values, the time, and a lock.
@@ -17,9 +17,15 @@ import attrs
 
 from heap_agent._core import limits
 from heap_agent._core.events import Scalar
-from heap_agent._tools.heap_rules import Event, Identify, UserProperties
+from heap_agent._tools.heap_rules import (
+    AccountProperties,
+    DeletionUser,
+    Event,
+    Identify,
+    UserProperties,
+)
 
-__all__ = ["Book", "Conflict", "Ignored", "Limits", "OverLimit", "User"]
+__all__ = ["Account", "Book", "Conflict", "Ignored", "Limits", "OverLimit", "User"]
 
 #: (app_id, identity, None) or (app_id, None, user_id).
 Name: TypeAlias = tuple[str, "str | None", "str | None"]
@@ -65,6 +71,22 @@ class User:
     events: tuple[Event, ...] = attrs.field(repr=False)
 
 
+@attrs.frozen(slots=True)
+class Account:
+    """
+    One account (a company, say) of an environment.
+
+    Attributes:
+        app_id: The environment.
+        account_id: Its id there.
+        properties: Account properties; the last write wins for each key.
+    """
+
+    app_id: str
+    account_id: str
+    properties: Mapping[str, Scalar]
+
+
 @attrs.define(slots=True)
 class _Draft:
     user_ids: list[str] = attrs.Factory(list)
@@ -74,7 +96,7 @@ class _Draft:
 
 class Book:
     """
-    Accepted events without duplicates, and the users that they make.
+    Accepted events without duplicates, the users that they make, and accounts.
     """
 
     def __init__(self) -> None:
@@ -86,16 +108,26 @@ class Book:
         self._names: dict[Name, None] = {}  # in order of appearance
         self._identity_of: dict[tuple[str, str], str] = {}  # (app_id, user_id)
         self._properties: dict[tuple[str, str], dict[str, Scalar]] = {}  # (app_id, identity)
-        self._joined: dict[Hashable, int] = {}  # user_ids of an identity in one month
+        self._accounts: dict[tuple[str, str], dict[str, Scalar]] = {}  # (app_id, account_id)
+        # (app_id, identity, year, month): how many user_ids an identity took in a month
+        self._joined: dict[tuple[str, str, int, int], int] = {}
 
-    def add_events(self, events: Iterable[Event]) -> None:
+    def add_events(self, events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
         """
         Record events; one whose key is known already changes nothing.
+
+        Returns:
+            Those that are new, and those that are not.
         """
+        new: list[Event] = []
+        again: list[Event] = []
         for event in events:
-            if not self._is_duplicate(event):
-                self.events.append(event)
-                self._names.setdefault((event.app_id, event.identity, event.user_id))
+            (again if self._is_duplicate(event) else new).append(event)
+        self.events += new
+        self.duplicates += again
+        for event in new:
+            self._names.setdefault((event.app_id, event.identity, event.user_id))
+        return new, again
 
     def identify(self, call: Identify, now: datetime) -> None:
         """
@@ -128,6 +160,43 @@ class Book:
             held = self._properties.setdefault((update.app_id, update.identity), {})
             held.update(update.properties)
 
+    def add_account_properties(self, updates: Iterable[AccountProperties]) -> None:
+        """
+        Write account properties; an unknown account_id becomes an account.
+        """
+        for update in updates:
+            held = self._accounts.setdefault((update.app_id, update.account_id), {})
+            held.update(update.properties)
+
+    def delete(self, users: Iterable[DeletionUser]) -> None:
+        """
+        Forget users of all environments with all that made them: events, joined
+        user_ids and properties.
+
+        A name that comes again later is somebody new. Their idempotency keys are
+        forgotten too, so that a late retry shows for what it is: a new user.
+        What the collector has noticed about the client (duplicates, conflicts,
+        ignored calls) stays.
+        """
+        asked = {(user.identity, user.user_id) for user in users}
+        gone = {name for name in self._names if name[1:] in asked}
+        # A joined user_id stands for the whole user that it was joined to.
+        gone |= {
+            (app_id, owner, None)
+            for (app_id, user_id), owner in self._identity_of.items()
+            if (None, user_id) in asked
+        }
+        self._keep_all_but(gone)
+
+    def accounts(self) -> list[Account]:
+        """
+        All accounts, in order of first appearance.
+        """
+        return [
+            Account(app_id, account_id, dict(properties))
+            for (app_id, account_id), properties in self._accounts.items()
+        ]
+
     def users(self) -> list[User]:
         """
         Everybody, merged, in order of first appearance.
@@ -148,6 +217,22 @@ class Book:
             for (app_id, identity, _), draft in drafts.items()
         ]
 
+    def _keep_all_but(self, gone: set[Name]) -> None:
+        # Last of all what says who belongs to whom: the others are resolved by it.
+        def stays(app_id: str, identity: str | None, user_id: str | None = None) -> bool:
+            return self._resolve(app_id, identity, user_id) not in gone
+
+        self.events = [e for e in self.events if stays(e.app_id, e.identity, e.user_id)]
+        self._keys = {
+            key: e for key, e in self._keys.items() if stays(e.app_id, e.identity, e.user_id)
+        }
+        self._names = {name: None for name in self._names if stays(*name)}
+        self._properties = {name: p for name, p in self._properties.items() if stays(*name)}
+        self._joined = {month: n for month, n in self._joined.items() if stays(*month[:2])}
+        self._identity_of = {
+            known: owner for known, owner in self._identity_of.items() if stays(known[0], owner)
+        }
+
     def _resolve(self, app_id: str, identity: str | None, user_id: str | None) -> Name:
         if user_id is None:
             return app_id, identity, None
@@ -160,7 +245,6 @@ class Book:
         first = self._keys.setdefault((event.app_id, event.idempotency_key), event)
         if first is event:
             return False
-        self.duplicates.append(event)
         if first.raw != event.raw:
             self.conflicts.append(Conflict(first, event))
         return True

@@ -23,13 +23,17 @@ from heap_agent._core import limits
 from heap_agent._core.events import Scalar
 from heap_agent._tools.heap_json import Document, Members, Refused, cut, item_sources
 
-__all__ = ["Event", "Identify", "Rules", "UserProperties"]
+__all__ = ["AccountProperties", "DeletionUser", "Event", "Identify", "Rules", "UserProperties"]
 
 EVENT_NAME: Final = 1_024
 IDENTITY: Final = 255
-PROPERTY: Final = 1_023
+#: The pages say "fewer than 1024", and Heap's own Ruby and Node clients send 1024: what
+#: those have sent for years is taken here, and the agent's 1023 is checked by its own tests.
+PROPERTY: Final = 1_024
 #: A list is cut after it was joined, rather than refused.
 JOINED_LIST: Final = 1_024
+#: add_account_properties types `app_id` as an OpenAPI int32.
+INT32: Final = 2**31 - 1
 
 _APP_ID = re.compile(r"[0-9]+")
 _USER_ID = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -103,6 +107,31 @@ class UserProperties:
     app_id: str
     identity: str
     properties: Mapping[str, Scalar]
+
+
+@attrs.frozen(slots=True)
+class AccountProperties:
+    """
+    Properties for one account.
+    """
+
+    app_id: str
+    account_id: str
+    properties: Mapping[str, Scalar]
+
+
+@attrs.frozen(slots=True)
+class DeletionUser:
+    """
+    One user of a deletion request, by the one name that the request gives.
+
+    Attributes:
+        identity: The identity, or None.
+        user_id: The user_id as decimal text, as it is everywhere else, or None.
+    """
+
+    identity: str | None
+    user_id: str | None
 
 
 @attrs.frozen(slots=True)
@@ -189,6 +218,36 @@ class Rules:
             users.append(self._user(app_id, item, place))
         return tuple(users)
 
+    def account_properties(self, document: Document) -> tuple[AccountProperties, ...]:
+        """
+        ``/api/add_account_properties``: one account, or up to 1000 in ``accounts``.
+        """
+        members = document.members
+        app_id = _app_id_or_integer(members)
+        if "accounts" not in members:
+            self._check_fields(members, ("app_id", "account_id", "properties"), "")
+            return (self._account(app_id, members, ""),)
+        self._check_fields(members, ("app_id", "accounts"), "")
+        items = _items(members["accounts"], "accounts")
+        accounts = []
+        for place, item in zip(_places("accounts"), items, strict=False):
+            self._check_fields(item, ("account_id", "properties"), place)
+            accounts.append(self._account(app_id, item, place))
+        return tuple(accounts)
+
+    def user_deletion(self, document: Document) -> tuple[DeletionUser, ...]:
+        """
+        ``/api/public/v0/user_deletion``: 1 to 10,000 users, each by one name.
+        """
+        members = document.members
+        self._check_fields(members, ("users",), "")
+        items = _items(_required(members, "users", ""), "users", limits.DELETION_USERS)
+        users = []
+        for place, item in zip(_places("users", limits.DELETION_USERS), items, strict=False):
+            self._check_fields(item, ("identity", "user_id"), place)
+            users.append(_deletion_user(item, place))
+        return tuple(users)
+
     def _event(
         self, app_id: str, members: Members, source: str, place: str, now: datetime
     ) -> Event:
@@ -223,6 +282,14 @@ class Rules:
                 )
         return UserProperties(app_id, identity, properties)
 
+    def _account(self, app_id: str, members: Members, place: str) -> AccountProperties:
+        # Heap names no greatest length for an account_id.
+        account_id = _non_empty(_required(members, "account_id", place), place + "account_id")
+        properties = self._properties(
+            _required(members, "properties", place), place, lists=not self.strict
+        )
+        return AccountProperties(app_id, account_id, properties)
+
     def _check_fields(self, members: Members, allowed: Collection[str], place: str) -> None:
         if not self.strict:
             return
@@ -252,7 +319,7 @@ class Rules:
             if _units(key) > PROPERTY:
                 raise Refused(
                     f"{where}: a key of {_units(key)} characters came; "
-                    "fewer than 1024 characters are allowed."
+                    f"at most {PROPERTY} characters are allowed."
                 )
             scalar = self._value(item, where, lists=lists)
             if scalar is not None:
@@ -266,7 +333,7 @@ class Rules:
                 return None
         if isinstance(value, str):
             if _units(value) > PROPERTY:
-                _refuse(where, value, "text of fewer than 1024 characters")
+                _refuse(where, value, f"text of at most {PROPERTY} characters")
             return value
         if _is_number(value):
             return value
@@ -291,17 +358,15 @@ def _required(members: Members, name: str, place: str) -> object:
     return members[name]
 
 
-def _places(name: str) -> Iterator[str]:
-    return (f"{name}[{index}]." for index in range(limits.BATCH_ITEMS))
+def _places(name: str, most: int = limits.BATCH_ITEMS) -> Iterator[str]:
+    return (f"{name}[{index}]." for index in range(most))
 
 
-def _items(value: object, field: str) -> list[Members]:
+def _items(value: object, field: str, most: int = limits.BATCH_ITEMS) -> list[Members]:
     if not isinstance(value, list):
-        _refuse(field, value, f"a list of 1 to {limits.BATCH_ITEMS} objects")
-    if not 1 <= len(value) <= limits.BATCH_ITEMS:
-        raise Refused(
-            f"{field}: {len(value)} items came; 1 to {limits.BATCH_ITEMS} are allowed in a request."
-        )
+        _refuse(field, value, f"a list of 1 to {most} objects")
+    if not 1 <= len(value) <= most:
+        raise Refused(f"{field}: {len(value)} items came; 1 to {most} are allowed in a request.")
     for index, item in enumerate(value):
         if not isinstance(item, dict):
             _refuse(f"{field}[{index}]", item, "an object")
@@ -315,6 +380,17 @@ def _app_id(members: Members) -> str:
     return value
 
 
+def _app_id_or_integer(members: Members) -> str:
+    # The page of add_account_properties types it as an integer, and its own example
+    # sends a string: here both are right.
+    value = members.get("app_id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value <= INT32:
+            _refuse("app_id", value, "a string of digits, or an integer of 0 to 2^31-1,")
+        return str(value)
+    return _app_id(members)
+
+
 def _user_id(value: object, field: str) -> str:
     if (
         not isinstance(value, str)
@@ -325,13 +401,28 @@ def _user_id(value: object, field: str) -> str:
     return value
 
 
-def _actor(members: Members, place: str) -> tuple[str | None, str | None]:
+def _one_name(members: Members, place: str) -> None:
     if ("identity" in members) == ("user_id" in members):
         came = "both" if "identity" in members else "neither"
         raise Refused(f"{place}identity, {place}user_id: {came} came; exactly one is allowed.")
+
+
+def _actor(members: Members, place: str) -> tuple[str | None, str | None]:
+    _one_name(members, place)
     if "identity" in members:
         return _text(members["identity"], place + "identity", IDENTITY), None
     return None, _user_id(members["user_id"], place + "user_id")
+
+
+def _deletion_user(members: Members, place: str) -> DeletionUser:
+    _one_name(members, place)
+    if "identity" in members:
+        return DeletionUser(_text(members["identity"], place + "identity", IDENTITY), None)
+    value = members["user_id"]
+    # A number here and text everywhere else: so Heap's examples have it.
+    if type(value) is not int or not 0 <= value <= limits.SAFE_INTEGER:
+        _refuse(place + "user_id", value, "an integer of 0 to 2^53-1, as a JSON number,")
+    return DeletionUser(None, str(value))
 
 
 def _text(value: object, field: str, most: int) -> str:
@@ -343,9 +434,12 @@ def _text(value: object, field: str, most: int) -> str:
 def _optional_text(members: Members, name: str, place: str) -> str | None:
     if name not in members:
         return None
-    value = members[name]
+    return _non_empty(members[name], place + name)
+
+
+def _non_empty(value: object, field: str) -> str:
     if not isinstance(value, str) or not value:
-        _refuse(place + name, value, "non-empty text")
+        _refuse(field, value, "non-empty text")
     return value
 
 

@@ -1,7 +1,7 @@
 """
 What people see on a terminal: the books, a status, the demo's report and progress.
 
-The only module that imports rich. It must not know where its numbers come from.
+Only this module and `bulk_progress` import rich. It must not know where its numbers come from.
 """
 
 from __future__ import annotations

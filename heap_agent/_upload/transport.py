@@ -27,7 +27,7 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from http.client import HTTPException
 from typing import Any
@@ -42,7 +42,7 @@ from urllib3.util import Timeout, Url, parse_url
 
 from heap_agent._core.outcomes import Outcome, classify, classify_probe, http_date, unreachable
 
-__all__ = ["Transport"]
+__all__ = ["Reply", "Transport"]
 
 #: Heap answers with `{}`; the rest of a longer answer is not read, and the
 #: connection is dropped instead.
@@ -54,6 +54,20 @@ PIECE_BYTES = 65_536
 
 #: A reason is one line for a log and for `status`.
 REASON_CHARACTERS = 200
+
+
+@attrs.frozen(slots=True)
+class Reply:
+    """
+    An answer that somebody wants to read.
+
+    Attributes:
+        outcome: What it means.
+        body: Its body, up to `ANSWER_BYTES` of it; empty where there was no answer.
+    """
+
+    outcome: Outcome
+    body: bytes = attrs.field(default=b"", repr=False)
 
 
 class Transport:
@@ -130,7 +144,33 @@ class Transport:
         Returns:
             What the answer was, or why there was none.
         """
-        return self._request("POST", path, body, timeout)
+        return self._request("POST", path, body, timeout).outcome
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """
+        Send any request, and keep the answer's body.
+
+        Args:
+            method: Such as ``GET``.
+            path: As for `send`, quoted.
+            body: JSON, encoded; None for a request without one.
+            headers: More headers, such as Authorization. They go to the endpoint
+                only, since no redirect is followed, and are neither logged nor
+                part of a reason as long as they are printable ASCII.
+            timeout: As for `send`.
+
+        Returns:
+            What the answer was, or why there was none.
+        """
+        return self._request(method, path, body, timeout, headers)
 
     def probe(self, path: str, *, timeout: float | None = None) -> Outcome:
         """
@@ -143,7 +183,7 @@ class Transport:
         Returns:
             What the answer was, or why there was none.
         """
-        return self._request("HEAD", path, None, timeout)
+        return self._request("HEAD", path, None, timeout).outcome
 
     def close(self) -> None:
         """
@@ -154,24 +194,36 @@ class Transport:
             route.manager.clear()
 
     def _request(
-        self, method: str, path: str, body: bytes | None, timeout: float | None
-    ) -> Outcome:
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        timeout: float | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         if timeout is None:
             timeout = self._connect_timeout + self._read_timeout
         self._requests += 1
         request = _Request(time.monotonic() + timeout, self._connect_timeout, self._read_timeout)
         token = _under_way.set(request)
         try:
-            return self._exchange(request, method, path, body)
+            return self._exchange(request, method, path, body, headers or {})
         except Exception as exc:
             # The next attempt reads everything anew: proxy settings, CA bundle
             # and client certificate may be what has to change.
             self.close()
-            return unreachable(_describe(exc), began=request.began)
+            return Reply(unreachable(_describe(exc), began=request.began))
         finally:
             _under_way.reset(token)
 
-    def _exchange(self, request: _Request, method: str, path: str, body: bytes | None) -> Outcome:
+    def _exchange(
+        self,
+        request: _Request,
+        method: str,
+        path: str,
+        body: bytes | None,
+        more: Mapping[str, str],
+    ) -> Reply:
         route = self._route
         if route is None:
             route = self._route = self._build_route()
@@ -180,7 +232,7 @@ class Transport:
             method,
             route.base + path,
             body=body,
-            headers=route.headers if body is None else route.headers | _JSON,
+            headers={**route.headers, **({} if body is None else _JSON), **more},
             retries=False,
             redirect=False,
             timeout=Timeout(connect=min(left, self._connect_timeout), read=left),
@@ -200,9 +252,9 @@ class Transport:
             outcome = classify_probe(response.status, headers, self._wall())
         else:
             outcome = classify(response.status, headers, answer, self._wall())
-        if not route.date_is_trusted:
-            return outcome
-        return attrs.evolve(outcome, date=http_date(headers.get("date")))
+        if route.date_is_trusted:
+            outcome = attrs.evolve(outcome, date=http_date(headers.get("date")))
+        return Reply(outcome, answer)
 
     def _build_route(self) -> _Route:
         endpoint = _parse("endpoint", self._endpoint, ("http", "https"))

@@ -32,6 +32,7 @@ def test_rows_and_records_are_told_apart_by_number() -> None:
         "EVENT": 1,
         "IDENTIFY": 2,
         "USER_PROPERTIES": 3,
+        "ACCOUNT_PROPERTIES": 4,
         "STATE": 16,
         "REQUEST": 17,
         "COUNTS": 18,

@@ -15,7 +15,7 @@ SOURCE = Path(inspect.getfile(limits)).read_text("utf-8").splitlines()
 
 #: Words by which a comment names where its number comes from.
 NAMED = re.compile(
-    r"reference|\*track\*|bulk track|\*identify\*|add_user_properties|core sdk|"
+    r"reference|\*track\*|bulk track|\*identify\*|add_user_properties|user_deletion|core sdk|"
     r"openapi|javascript|web sdk|ios sdk|heap documents no|our choice",
     re.IGNORECASE,
 )

@@ -254,6 +254,7 @@ def test_kinds_of_records_keep_their_numbers() -> None:
         "EVENT": 1,
         "IDENTIFY": 2,
         "USER_PROPERTIES": 3,
+        "ACCOUNT_PROPERTIES": 4,
         "STATE": 16,
         "REQUEST": 17,
         "COUNTS": 18,

@@ -412,7 +412,17 @@ def test_the_other_kinds_of_request() -> None:
     }
     with pytest.raises(ValueError):
         join_batch(Kind.IDENTIFY, "11", [one, one])
-    assert set(PATHS) == {Kind.EVENT, Kind.IDENTIFY, Kind.USER_PROPERTIES}
+    account = b'{"account_id":"acme","properties":{}}'
+    assert json.loads(join_batch(Kind.ACCOUNT_PROPERTIES, "11", [account])) == {
+        "app_id": "11",
+        "accounts": [json.loads(account)],
+    }
+    assert set(PATHS) == {
+        Kind.EVENT,
+        Kind.IDENTIFY,
+        Kind.USER_PROPERTIES,
+        Kind.ACCOUNT_PROPERTIES,
+    }
 
 
 @settings(max_examples=100)

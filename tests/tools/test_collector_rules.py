@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heap_agent._tools.heap_book import Book, Limits
 from heap_agent._tools.heap_json import Refused, cut, item_sources, read
-from heap_agent._tools.heap_rules import Event, Identify, Rules, UserProperties
+from heap_agent._tools.heap_rules import DeletionUser, Event, Identify, Rules, UserProperties
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
 STRICT = Rules()
@@ -142,8 +142,8 @@ GOOD = {"app_id": "11", "event": "e", "user_id": "5"}
         ({**GOOD, "properties": {"a": None}}, r"properties\['a'\]: null"),
         ({**GOOD, "properties": {"a": {"b": 1}}}, r"properties\['a'\]: an object"),
         ({**GOOD, "properties": {"a": [1, None]}}, r"properties\['a'\]\[1\]: null"),
-        ({**GOOD, "properties": {"a": "v" * 1024}}, r"properties\['a'\]"),
-        ({**GOOD, "properties": {"k" * 1024: 1}}, "a key of 1024 characters"),
+        ({**GOOD, "properties": {"a": "v" * 1025}}, r"properties\['a'\]"),
+        ({**GOOD, "properties": {"k" * 1025: 1}}, "a key of 1025 characters"),
         ({"app_id": "11", "events": []}, "events: 0 items"),
         ({"app_id": "11", "events": [{}] * 1001}, "events: 1001 items"),
         ({"app_id": "11", "events": {}}, "events: an object"),
@@ -160,7 +160,7 @@ def test_track_refuses_and_names_the_field(members, field):
 
 def test_track_takes_the_largest_allowed_values():
     """Every documented limit is itself allowed."""
-    properties = {"k" * 1023: "v" * 1023, "": ""}
+    properties = {"k" * 1024: "v" * 1024, "": ""}
 
     found = one_event(
         event="e" * 1024,
@@ -272,7 +272,7 @@ def properties_of(members):
         ({"identity": "a", "properties": {"id": 1}}, "'id' is reserved"),
         ({"identity": "a", "properties": {"iD": 1}}, "'iD' is reserved"),
         ({"identity": "a", "properties": {"a": ["b"]}}, "a list"),
-        ({"identity": "a", "properties": {"a": "v" * 1024}}, "fewer than 1024"),
+        ({"identity": "a", "properties": {"a": "v" * 1025}}, "at most 1024"),
         ({"users": []}, "users: 0 items"),
         ({"users": [{"identity": "a", "properties": {}}] * 1001}, "users: 1001 items"),
         ({"users": [{"identity": "a", "properties": {}, "x": 1}]}, r"users\[0\].x"),
@@ -400,28 +400,35 @@ def test_the_last_user_property_wins():
     assert ({"a": 1, "b": "2"}, ()) == (user.properties, user.events)
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["track", "identify", "properties"]),
-            st.sampled_from("123"),
-            st.sampled_from(["alice", "bob"]),
-        ),
-        max_size=30,
-    )
+calls = st.lists(
+    st.tuples(
+        st.sampled_from(["track", "identify", "properties"]),
+        st.sampled_from("123"),
+        st.sampled_from(["alice", "bob"]),
+    ),
+    max_size=30,
 )
+
+
+def write(book, steps):
+    for verb, user_id, identity in steps:
+        if verb == "track":
+            book.add_events([event(user_id, key=user_id), event(identity=identity)])
+        elif verb == "identify":
+            book.identify(Identify("11", user_id, identity, NOW), NOW)
+        else:
+            book.add_user_properties([UserProperties("11", identity, {"a": user_id})])
+
+
+@given(calls)
 def test_merging_loses_nobody(steps):
     """After any series of calls each event and each user_id belongs to exactly one user."""
     book = Book()
     owners = {}
+    write(book, steps)
     for verb, user_id, identity in steps:
-        if verb == "track":
-            book.add_events([event(user_id), event(identity=identity)])
-        elif verb == "identify":
-            book.identify(Identify("11", user_id, identity, NOW), NOW)
+        if verb == "identify":
             owners.setdefault(user_id, identity)
-        else:
-            book.add_user_properties([UserProperties("11", identity, {"a": user_id})])
 
     users = book.users()
 
@@ -432,6 +439,55 @@ def test_merging_loses_nobody(steps):
         for found in user.events:
             assert user.identity == (found.identity or owners.get(found.user_id))
     assert len(users) == len({(user.identity, user.identity or user.user_ids) for user in users})
+
+
+names = st.builds(DeletionUser, st.none(), st.sampled_from("1234")) | st.builds(
+    DeletionUser, st.sampled_from(["alice", "bob", "carol", "1"]), st.none()
+)
+
+
+@given(calls, st.lists(names, max_size=3))
+def test_a_deletion_takes_whom_it_names_and_nobody_else(steps, named):
+    """Users that were named are gone with their events; all others are as they were."""
+    book = Book()
+    write(book, steps)
+    left = [
+        user
+        for user in book.users()
+        if DeletionUser(user.identity, None) not in named
+        and not any(DeletionUser(None, user_id) in named for user_id in user.user_ids)
+    ]
+
+    book.delete(named)
+
+    assert left == book.users()
+    assert sorted(map(id, book.events)) == sorted(id(e) for user in left for e in user.events)
+
+
+@given(calls, calls)
+def test_a_deleted_user_leaves_no_trace(steps, more):
+    """After everybody was deleted the book goes on like a new one."""
+    old, new = Book(), Book()
+    write(old, steps)
+    old.delete(DeletionUser(name, None) for name in ("alice", "bob"))
+    old.delete(DeletionUser(None, name) for name in "123")
+    noted = len(old.duplicates), len(old.ignored)
+
+    write(old, more)
+    write(new, more)
+
+    assert (new.users(), new.events) == (old.users(), old.events)
+    assert new.duplicates == old.duplicates[noted[0] :]
+    assert new.ignored == old.ignored[noted[1] :]
+
+
+def test_adding_tells_what_is_new():
+    """Whoever adds events learns which of them were known already."""
+    book = Book()
+    first, again, other = event("5", key="k"), event("5", key="k"), event("5")
+
+    assert ([first, other], [again]) == book.add_events([first, again, other])
+    assert ([], [again]) == book.add_events([again])
 
 
 # -- rate limits ---------------------------------------------------------------

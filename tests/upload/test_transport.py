@@ -246,6 +246,52 @@ def test_a_user_in_the_endpoint_is_sent_as_authorization(serve: Serve, make: Mak
     assert "cret" not in repr(transport)
 
 
+def test_call_sends_any_method_with_headers_and_keeps_the_body(serve: Serve, make: Make) -> None:
+    """What an answer says can be read, and a request without a body declares none."""
+    server = serve(b'HTTP/1.1 201 Made\r\nContent-Length: 8\r\n\r\n{"id":1}')
+    transport = make(server.url)
+    posted = transport.call("POST", "/users", b"{}", headers={"Authorization": "Bearer t"})
+    asked = transport.call("GET", "/users/1")
+    empty = transport.call("POST", "/token")
+
+    assert posted.body == asked.body == empty.body == b'{"id":1}'
+    assert posted.outcome == Outcome(Answer.ACCEPTED, status=201)
+    post, get, token = server.requests
+    assert b"\r\nAuthorization: Bearer t\r\n" in post
+    assert b"\r\nContent-Type: application/json\r\n" in post
+    assert get.startswith(b"GET /users/1 HTTP/1.1\r\n")
+    assert b"Authorization" not in get and b"content-" not in get.lower()
+    assert b"\r\nContent-Length: 0\r\n" in token and b"Content-Type" not in token
+
+
+def test_call_keeps_the_body_of_an_error(serve: Serve, make: Make) -> None:
+    """Heap says in the body what is wrong."""
+    body = b'{"err":{"message":"bad api_key"}}'
+    head = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(body)
+    reply = make(serve(head + body).url).call("POST", "/")
+
+    assert (reply.outcome.answer, reply.body) == (Answer.MISCONFIGURED, body)
+    assert "api_key" not in repr(reply).replace(reply.outcome.reason, "")
+
+
+def test_call_raises_nothing_either(make: Make) -> None:
+    """No answer is an outcome, with an empty body."""
+    reply = make("http://127.0.0.1:9").call("GET", "/", headers={"Authorization": "x"})
+
+    assert (reply.outcome.answer, reply.body) == (Answer.UNAVAILABLE, b"")
+    assert not reply.outcome.began
+
+
+def test_a_redirect_does_not_carry_headers_away(serve: Serve, make: Make) -> None:
+    """An Authorization header goes to the endpoint and nowhere else."""
+    elsewhere = serve(OK)
+    answer = f"HTTP/1.1 307 Go\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n"
+    reply = make(serve(answer.encode()).url).call("POST", "/", headers={"Authorization": "x"})
+
+    assert reply.outcome.answer is Answer.CAPTIVE
+    assert elsewhere.connections == 0
+
+
 def test_probe_is_a_bodiless_head(serve: Serve, make: Make) -> None:
     """A HEAD that is answered means that the endpoint was reached, whatever the status."""
     server = serve(b"HTTP/1.1 404 Not Found\r\nContent-Length: 900\r\n\r\n")
