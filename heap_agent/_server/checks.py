@@ -41,6 +41,9 @@ Faults = tuple[Fault, ...]
 
 _SHOWN: Final = 48
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: Seconds of 9999-12-31T23:59:59Z, where ISO-8601 ends.
+_LATEST: Final = 253_402_300_799
+
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 #: Text of at most this many code points has no more than twice the UTF-16 units.
@@ -193,13 +196,13 @@ def instant(value: object, *, mend: bool) -> tuple[int, Faults]:
     elif isinstance(moment, int) and not isinstance(moment, bool):
         micros = int.__int__(moment) * 1_000_000
     elif isinstance(moment, float):
-        micros = round(moment * 1_000_000) if 0 <= moment <= repair.LATEST else -1
+        micros = round(moment * 1_000_000) if 0 <= moment <= _LATEST else -1
     else:
         raise InvalidValue(
             f"timestamp: {shown(value)} came; an aware datetime, ISO-8601 text with an offset, "
             "or seconds since 1970 are allowed"
         )
-    if not 0 <= micros <= repair.LATEST * 1_000_000:
+    if not 0 <= micros <= _LATEST * 1_000_000:
         raise InvalidValue(
             f"timestamp: {_shown_time(value)} came; 1970 to 9999 is allowed, as seconds "
             "(not milliseconds) where it is a number"
