@@ -48,6 +48,7 @@ from heap_agent._status import Status, read_status
 from heap_agent._store import system
 from heap_agent._store.absorb import Request
 from heap_agent._store.database import DatabaseTrouble
+from heap_agent._store.forking import undivided
 from heap_agent._store.keeper import Duties, Keeper
 from heap_agent._store.store import Store, copied_from_elsewhere, first_user, known_first_user
 from heap_agent._upload.drain import Drain, Sender
@@ -316,7 +317,7 @@ class Agent:
 
     def _make_transport(self) -> Sender:
         # Imported where it is first needed: urllib3 costs more than all the rest.
-        with _importing:
+        with undivided():
             from heap_agent._upload.transport import Transport
             from heap_agent._version import USER_AGENT
 
@@ -334,7 +335,7 @@ class Agent:
         )
 
     def _start_sender(self, delay: float) -> None:
-        with _importing:
+        with undivided():
             from heap_agent._upload.scheduler import Scheduler
 
         with self._sender_lock:
@@ -1245,39 +1246,13 @@ def _duration(argument: str, value: float | timedelta) -> float:
 _living: weakref.WeakSet[Agent] = weakref.WeakSet()
 
 
-#: Held while a thread of ours imports. A child that is forked in the middle of an
-#: import never gets the rest of the module, and could not deliver.
-_importing = threading.RLock()
-
-#: Seconds that a fork waits for that. An import may itself wait for one that the
-#: forking thread has begun.
-_IMPORT_PATIENCE: Final = 5.0
-
-_fork = threading.local()
-
-
-def _before_fork() -> None:
-    _fork.holds = _importing.acquire(timeout=_IMPORT_PATIENCE)
-
-
-def _after_fork_in_parent() -> None:
-    if _fork.holds:
-        _importing.release()
-
-
-def _after_fork_in_child() -> None:
-    global _importing
-    _importing = threading.RLock()
+def _begin_in_child() -> None:
     for agent in list(_living):
         agent._begin_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _at_exit(reference: weakref.ref[Agent]) -> None:

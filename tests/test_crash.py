@@ -69,8 +69,8 @@ class Recorders:
         if not self.acknowledged_file.exists():
             return []
         lines = self.acknowledged_file.read_bytes().split(b"\n")
-        # The line that a kill cut off was no acknowledgement.
-        return [int(line) for line in lines[:-1] if line.isdigit()]
+        # A line that a kill cut off, wherever it stands, was no acknowledgement.
+        return [int(line) for line in lines[:-1] if len(line) == 9]
 
     def assert_all_arrived_once(self) -> None:
         """Deliver what is left, and compare from outside."""

@@ -377,7 +377,7 @@ def test_recording_goes_on_during_a_request(start: MakeAgent, server: Collector)
     while not any(request.method == "POST" for request in server.requests):
         if not flushing.is_alive() or time.monotonic() > deadline:
             break
-        record(agent, 10, first=100)
+        record(agent, 1, first=100)
         assert agent.session_id is not None
         time.sleep(0.01)
     flushing.join()

@@ -249,3 +249,38 @@ os._exit(0)
         time.sleep(0.05)
 
     assert sorted(event.event for event in server.events()) == ["Daemon", "Parent"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_daemon_is_not_hurt_by_readers(tmp_path: Path, server: Collector) -> None:
+    """A child that inherited an open queue survives others that look at it."""
+    state, log = tmp_path / "state", tmp_path / "log"
+    program = f"""
+import faulthandler, os, time
+from heap_agent import Agent
+faulthandler.enable(open({str(log)!r}, "w"))
+agent = Agent("11", directory={str(state)!r}, endpoint={server.url!r}, interval=0.1)
+agent.track("Parent")
+assert agent.flush(30)
+if os.fork():
+    os._exit(0)
+os.setsid()
+for number in range(200):
+    agent.track("Daemon", {{"number": number}})
+    time.sleep(0.01)
+agent.flush(30)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    look = f"""
+from pathlib import Path
+from heap_agent._store.outlook import read_books
+print(read_books(Path({str(state)!r}), "").counts["delivered"])
+"""
+    deadline = time.monotonic() + 60
+    while len(server.events("Daemon")) < 200 and time.monotonic() < deadline:
+        subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, timeout=60)
+
+    assert log.read_text() == ""
+    assert len(server.events("Daemon")) == 200
+    settle(tmp_path, server)

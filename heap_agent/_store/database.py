@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
 from heap_agent._store import system
+from heap_agent._store.forking import put_down_before_fork, undivided
 
 Row = tuple[Any, ...]
 
@@ -138,37 +140,32 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._migrations = MIGRATIONS if migrations is None else migrations
-        if path is not None and not path.exists():
-            try:
-                # Created by us, so that it is private from its first byte. Never
-                # done to a file that exists: closing it would drop the locks that
-                # a reader in this process holds on it.
-                os.close(system.open_private(path, os.O_RDWR | os.O_CREAT))
-            except OSError as error:
-                raise DatabaseTrouble(Trouble.UNAVAILABLE, str(error)) from error
-        elif path is not None:
-            self._refuse_newer(path)
-        try:
-            self._connection = sqlite3.connect(
-                ":memory:" if path is None else path,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=READER_PATIENCE,
-            )
-            self._configure()
-        except sqlite3.Error as error:
-            if hasattr(self, "_connection"):
-                self._connection.close()
-            raise _translate(error) from error
-        except DatabaseTrouble:
-            self._connection.close()
-            raise
+        self._opened: sqlite3.Connection | None = None
+        with undivided():
+            if path is not None and not path.exists():
+                self._create(path)
+            elif path is not None:
+                self._refuse_newer(path)
+            connection = self._connection()
         if path is None:
             # It lives as long as somebody may ask it; nobody closes it earlier.
-            weakref.finalize(self, self._connection.close)
+            weakref.finalize(self, connection.close)
+        else:
+            put_down_before_fork(self)
 
     def __repr__(self) -> str:
         return f"<Database {'in memory' if self.path is None else self.path.name}>"
+
+    def _create(self, path: Path) -> None:
+        """
+        Created by us, so that it is private from its first byte. Never done to a
+        file that exists: closing it would drop the locks that a reader in this
+        process holds on it.
+        """
+        try:
+            os.close(system.open_private(path, os.O_RDWR | os.O_CREAT))
+        except OSError as error:
+            raise DatabaseTrouble(Trouble.UNAVAILABLE, str(error)) from error
 
     def _refuse_newer(self, path: Path) -> None:
         """
@@ -193,8 +190,43 @@ class Database:
                 "untouched and recording goes on in the journal",
             )
 
-    def _configure(self) -> None:
-        execute = self._connection.execute
+    def _connection(self) -> sqlite3.Connection:
+        """
+        The connection; opened (again, after a fork) where there is none.
+        """
+        if self._opened is None:
+            try:
+                self._opened = sqlite3.connect(
+                    ":memory:" if self.path is None else self.path,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    timeout=READER_PATIENCE,
+                )
+                self._configure(self._opened.execute)
+            except BaseException as error:
+                opened, self._opened = self._opened, None
+                if opened is not None:
+                    opened.close()
+                if isinstance(error, sqlite3.Error):
+                    raise _translate(error) from error
+                raise
+        return self._opened
+
+    def put_down(self) -> None:
+        """
+        Before a fork: close the connection. The log stays as it is where Python
+        can say so; otherwise SQLite folds it into the file.
+        """
+        opened = self._opened
+        if opened is None:
+            return
+        with suppress(sqlite3.Error):
+            if sys.version_info >= (3, 12):
+                opened.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+            opened.close()
+            self._opened = None
+
+    def _configure(self, execute: Callable[..., sqlite3.Cursor]) -> None:
         version = execute("PRAGMA user_version").fetchone()[0]
         newest = max(self._migrations) + 1
         execute("PRAGMA auto_vacuum=FULL")
@@ -220,6 +252,17 @@ class Database:
                 execute(f"PRAGMA user_version={version}")
 
     @contextmanager
+    def _in_use(self) -> Iterator[sqlite3.Connection]:
+        """
+        The connection, for one thread at a time and not across a fork.
+        """
+        with self._lock, undivided():
+            try:
+                yield self._connection()
+            except sqlite3.Error as error:
+                raise _translate(error) from error
+
+    @contextmanager
     def transact(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
         """
         One transaction: all of it, or nothing. Re-entrant in a thread.
@@ -230,24 +273,21 @@ class Database:
         Raises:
             DatabaseTrouble: SQLite refused; nothing of it has happened.
         """
-        with self._lock:
+        with self._in_use() as connection:
             if self._depth:
-                yield self._connection.execute
+                yield connection.execute
                 return
+            connection.execute("BEGIN IMMEDIATE")
+            self._depth = 1
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._depth = 1
-                try:
-                    yield self._connection.execute
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
-                finally:
-                    self._depth = 0
-            except sqlite3.Error as error:
-                raise _translate(error) from error
+                yield connection.execute
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._depth = 0
 
     def execute_many(self, sql: str, rows: Sequence[Row]) -> int:
         """
@@ -256,28 +296,22 @@ class Database:
         Returns:
             How many rows changed.
         """
-        with self.transact():
-            return self._connection.executemany(sql, rows).rowcount
+        with self._in_use() as connection:
+            return connection.executemany(sql, rows).rowcount
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """
         All rows of a SELECT.
         """
-        with self._lock:
-            try:
-                return self._connection.execute(sql, parameters).fetchall()
-            except sqlite3.Error as error:
-                raise _translate(error) from error
+        with self._in_use() as connection:
+            return connection.execute(sql, parameters).fetchall()
 
     def checkpoint(self) -> None:
         """
         Fold the write-ahead log into the file and cut it to nothing.
         """
-        with self._lock:
-            try:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except sqlite3.Error as error:
-                raise _translate(error) from error
+        with self._in_use() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def damage(self) -> list[str]:
         """
@@ -290,41 +324,50 @@ class Database:
         """
         Close the connection. Must come before the owner lock is let go.
         """
-        with self._lock:
-            try:
-                self._connection.close()
-            except sqlite3.Error as error:
-                raise _translate(error) from error
+        with self._in_use() as connection:
+            connection.close()
 
 
 class Reader:
     """
     A look at the database from outside: read-only, one transaction, then gone.
+    Used in a ``with`` statement; a fork waits for its end.
 
     Raises:
         DatabaseTrouble: There is no readable database.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                timeout=READER_PATIENCE,
-            )
-            self._connection.execute("BEGIN")
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error as error:
-            if hasattr(self, "_connection"):
-                self._connection.close()
-            raise _translate(error) from error
-        if version == 0:
-            self._connection.close()
-            raise DatabaseTrouble(Trouble.EMPTY, "the queue is just being created")
-        if version > SCHEMA_VERSION:
-            self._connection.close()
-            raise DatabaseTrouble(Trouble.NEWER, f"the queue has schema {version}")
+        self._path = path
+        self._open = ExitStack()
+
+    def __enter__(self) -> Reader:
+        with ExitStack() as opening:
+            opening.enter_context(undivided())
+            try:
+                self._connection = opening.enter_context(
+                    closing(
+                        sqlite3.connect(
+                            f"{self._path.absolute().as_uri()}?mode=ro",
+                            uri=True,
+                            isolation_level=None,
+                            timeout=READER_PATIENCE,
+                        )
+                    )
+                )
+                self._connection.execute("BEGIN")
+            except sqlite3.Error as error:
+                raise _translate(error) from error
+            version = self.query("PRAGMA user_version")[0][0]
+            if version == 0:
+                raise DatabaseTrouble(Trouble.EMPTY, "the queue is just being created")
+            if version > SCHEMA_VERSION:
+                raise DatabaseTrouble(Trouble.NEWER, f"the queue has schema {version}")
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """
@@ -334,9 +377,3 @@ class Reader:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise _translate(error) from error
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()

@@ -172,8 +172,9 @@ class Store:
 
     def abandon(self) -> None:
         """
-        In a forked child: keep the parent's connection referenced and
-        untouched, close the descriptors that are only ours to close.
+        In a forked child: close the descriptors that are only ours to close.
+        Keep this object: a fork that could not wait left the connection open,
+        and it must not be closed here.
         """
         self.journal.abandon()
 

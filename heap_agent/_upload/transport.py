@@ -20,6 +20,10 @@ Only the lookup of a name cannot be bounded: `getaddrinfo` takes no timeout.
 from __future__ import annotations
 
 import base64
+
+# The lookup of a name would import it, in the middle of a request, which a fork does
+# not wait for.
+import encodings.idna  # noqa: F401
 import ipaddress
 import os
 import re

@@ -3,8 +3,8 @@ A program that records, and writes down each call that has returned.
 
     recorder.py DIRECTORY ENDPOINT ACKNOWLEDGED FIRST COUNT [MODE]
 
-For each event a line with its number is appended to ACKNOWLEDGED after `track`
-has returned while the storage was the disk. MODE is one of
+For each event a line with its number, of nine digits, is appended to ACKNOWLEDGED
+after `track` has returned while the storage was the disk. MODE is one of
 
     stay      go on living after the last event (the default is to exit)
     hard      leave by os._exit, without a word to the agent
@@ -32,6 +32,8 @@ first, count = int(sys.argv[4]), int(sys.argv[5])
 mode = sys.argv[6] if len(sys.argv) > 6 else ""
 
 fd = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+# Whoever came before may have been killed in the middle of a line.
+os.write(fd, b"\n")
 agent = Agent(
     "11",
     directory=directory,
@@ -45,7 +47,7 @@ agent = Agent(
 def record(begin: int, end: int) -> None:
     for number in range(begin, end):
         agent.track("Recorded", {"number": number, "mode": mode or "plain"})
-        os.write(fd, b"%d\n" % number)
+        os.write(fd, b"%09d\n" % number)
 
 
 def end(*_: object) -> None:
@@ -74,7 +76,6 @@ elif mode == "daemon":
             os._exit(0)
         os.setsid()
     record(first, first + count)
-    os.write(fd, b"end\n")
 elif mode == "threads":
     share = count // 8
     threads = [

@@ -133,7 +133,7 @@ def test_a_newer_schema_is_left_untouched(path: Path) -> None:
     with pytest.raises(DatabaseTrouble, match="left untouched") as caught:
         Database(crashed / path.name)
     with pytest.raises(DatabaseTrouble) as also:
-        Reader(crashed / path.name)
+        Reader(crashed / path.name).__enter__()
 
     assert caught.value.trouble is also.value.trouble is Trouble.NEWER
     assert len(before["queue-1.db-wal"]) > 0
@@ -345,13 +345,13 @@ def test_a_reader_cannot_write(path: Path) -> None:
 def test_a_reader_of_nothing_is_told_what_is_missing(path: Path) -> None:
     """No file, an empty one, and something else are three things."""
     with pytest.raises(DatabaseTrouble) as missing:
-        Reader(path)
+        Reader(path).__enter__()
     path.touch()
     with pytest.raises(DatabaseTrouble) as empty:
-        Reader(path)
+        Reader(path).__enter__()
     path.write_bytes(b"something else" * 500)
     with pytest.raises(DatabaseTrouble) as other:
-        Reader(path)
+        Reader(path).__enter__()
 
     assert missing.value.trouble is Trouble.UNAVAILABLE
     assert empty.value.trouble is Trouble.EMPTY

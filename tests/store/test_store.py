@@ -729,12 +729,12 @@ def test_a_large_queue_opens_fast(state_dir: Path, clock: FakeClock) -> None:
     store = Store(state_dir, clock, max_bytes=1 << 30)
     store.open()
     assert store.ledger is not None
-    store.ledger.database._connection.set_progress_handler(count, 1_000)
+    store.ledger.database._connection().set_progress_handler(count, 1_000)
     store.read_state()
     track(store)
     store.absorb(freeze=False)
     store.keep_within_bounds()
-    store.ledger.database._connection.set_progress_handler(None, 0)
+    store.ledger.database._connection().set_progress_handler(None, 0)
     assert steps < 200
     began = time.monotonic()
     assert store.books().rows == 200_001
