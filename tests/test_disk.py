@@ -6,8 +6,6 @@ recorded arrives when it can.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import balanced, eventually
+from helpers import balanced, eventually, fill
 
 from heap_agent import Agent
 from heap_agent._store.outlook import read_books
@@ -28,32 +26,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of
 def _server() -> Iterator[Collector]:
     with Collector() as collector:
         yield collector
-
-
-@pytest.fixture(name="small_disk")
-def _small_disk(tmp_path: Path) -> Iterator[Path]:
-    """
-    A file system of 6 MB of its own; only root may have one.
-    """
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]
-    if not sys.platform.startswith("linux") or os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("needs root to mount a small file system")
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Take every block that is left."""
-    with open(path, "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            pass
 
 
 def agent_on(directory: Path, server: Collector, **options: object) -> Agent:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_agent._core.events import Kind
 from heap_agent._core.records import (
     LONGEST,
     OVERHEAD,
@@ -246,16 +245,3 @@ def test_an_impossible_length_is_damage(length: int) -> None:
     broken = simple(1)[:4] + length.to_bytes(4, "little") + simple(1)[8:]
 
     assert read(broken + simple(2), complete=False) == [("lost", 1), 2]
-
-
-def test_kinds_of_records_keep_their_numbers() -> None:
-    """What is on disk is read by later versions: the numbers are for ever."""
-    assert {kind.name: int(kind) for kind in Kind} == {
-        "EVENT": 1,
-        "IDENTIFY": 2,
-        "USER_PROPERTIES": 3,
-        "ACCOUNT_PROPERTIES": 4,
-        "STATE": 16,
-        "REQUEST": 17,
-        "COUNTS": 18,
-    }

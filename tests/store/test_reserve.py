@@ -5,42 +5,14 @@ The reserve: real blocks, given up when they are needed, taken again when there 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import balanced, deliver, opened, track, tracked
+from helpers import balanced, deliver, fill, opened, track, tracked
 
 from heap_agent._store.database import WAL_BYTES
 from heap_agent._store.reserve import BYTES, Reserve
 from heap_agent.testing import FakeClock
-
-
-@pytest.fixture(name="small_disk")
-def _small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MB; only root may have one."""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("needs root to mount a small file system")
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Take every block that is left."""
-    with open(path, "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            pass
 
 
 def test_the_reserve_is_large_enough_for_the_log_and_two_batches() -> None:
