@@ -284,6 +284,7 @@ class Agent:
                 requested=self._requested,
                 absorb=self._drain.absorb,
                 clock_jumped=self._clock_jumped,
+                state_removed=self._restate,
             ),
             sync_interval=config.sync_interval,
             may_own=not config.do_not_track,
@@ -400,6 +401,27 @@ class Agent:
                 if changed:
                     self._replace_session()
                 return
+
+    def _restate(self) -> None:
+        """
+        Record anew what is in force here; the files that said so are gone.
+        """
+        with self._state_lock:
+            state, user = self._state, self._user
+            facets: dict[str, Value] = {
+                property_facet(self._app_id, key): value
+                for key, value in state.event_properties(self._app_id).items()
+            }
+            for name in (PAUSED, GESTURE):
+                if name in state.facets:
+                    facets[name] = state.facets[name].value
+            if user.user_id != "0":
+                name = identity_facet(self._app_id, self._machine)
+                facets[name] = {"user_id": user.user_id, "identity": user.identity}
+            if facets:
+                self._set(facets)
+            if not state.consent.given:
+                self._set({CONSENT: False})
 
     def _user_of(self, state: State) -> User:
         known = state.user(self._app_id, self._machine)

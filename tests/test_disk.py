@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,45 @@ def test_the_queue_stays_within_its_bytes(tmp_path: Path, server: Collector) -> 
         arrived = numbers(server)
         assert len(arrived) == len(set(arrived)) == found.delivered
         assert min(arrived) > 0
+
+
+def remove(directory: Path) -> None:
+    """Delete what is there, as a cleaner would that meets a living program."""
+    for path in directory.iterdir():
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def test_somebody_removes_the_directory(tmp_path: Path, server: Collector) -> None:
+    """
+    A cleaner that deletes the state of a running agent costs what was in there, and
+    neither the user, nor the consent, nor the events that follow.
+    """
+    state = tmp_path / "state"
+    with agent_on(state, server) as agent:
+        agent.identify("alice")
+        agent.add_event_properties({"site": "hall"})
+        agent.track("E", {"number": 1})
+        user = agent.user_id
+        remove(state)
+        eventually(lambda: list(state.glob("*.part")))
+
+        agent.track("E", {"number": 2})
+        assert agent.flush(30)
+
+        assert (agent.user_id, agent.identity) == (user, "alice")
+        balanced(agent)
+    with agent_on(state, server) as again:
+        assert (again.user_id, again.identity) == (user, "alice")
+        again.track("E", {"number": 3})
+        again.opt_out(purge=False)
+        remove(state)
+        eventually(lambda: list(state.glob("*.part")))
+    with agent_on(state, server) as silent:
+        assert silent.status().opted_out
+    assert 2 in numbers(server)
+    assert [event.properties["site"] for event in server.events("E")][-1] == "hall"
 
 
 def test_without_a_directory_events_are_delivered_from_memory(

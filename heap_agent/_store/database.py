@@ -141,6 +141,7 @@ class Database:
         self._depth = 0
         self._migrations = MIGRATIONS if migrations is None else migrations
         self._opened: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         with undivided():
             if path is not None and not path.exists():
                 self._create(path)
@@ -151,6 +152,9 @@ class Database:
             # It lives as long as somebody may ask it; nobody closes it earlier.
             weakref.finalize(self, connection.close)
         else:
+            with suppress(OSError):
+                found = path.stat()
+                self._file = found.st_dev, found.st_ino
             put_down_before_fork(self)
 
     def __repr__(self) -> str:
@@ -211,6 +215,19 @@ class Database:
                     raise _translate(error) from error
                 raise
         return self._opened
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is still the one that was opened, as far as can be told."""
+        if self.path is None:
+            return True
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return self._file in (None, (found.st_dev, found.st_ino))
 
     def put_down(self) -> None:
         """

@@ -431,6 +431,13 @@ class Journal:
                 self.retry()
             return True
 
+    @property
+    def unlinked(self) -> bool:
+        """Whether somebody has removed the part that is written to."""
+        with self._lock:
+            part = self._part
+            return part is not None and not os.fstat(part.fd).st_nlink
+
     def leave_if_unlinked(self) -> bool:
         """
         Begin another journal if somebody has removed the files of this one:
@@ -440,8 +447,7 @@ class Journal:
             Whether that was so.
         """
         with self._sync_lock, self._lock:
-            part = self._part
-            if part is None or os.fstat(part.fd).st_nlink:
+            if not self.unlinked:
                 return False
             self._let_go(unlink=False)
             self.retry()

@@ -50,6 +50,8 @@ class Duties:
         absorb: Absorb now; whether rows may be frozen at once is the sender's
             knowledge.
         clock_jumped: The wall clock was set, or the machine was suspended.
+        state_removed: Somebody has removed our files; what is in force has to be
+            recorded anew.
     """
 
     state_changed: Callable[[], None]
@@ -57,6 +59,7 @@ class Duties:
     requested: Callable[[list[Request]], None]
     absorb: Callable[[], Absorbed]
     clock_jumped: Callable[[], None]
+    state_removed: Callable[[], None]
 
 
 class Keeper:
@@ -174,6 +177,7 @@ class Keeper:
                 stepped = ledger.timeline.tick(*store.now())
             if stepped or self._slept(now):
                 self._duties.clock_jumped()
+        store.replace_removed(self._duties.state_removed)
         store.mend(now)
         if store.journal.full:
             store.journal.rotate()

@@ -94,6 +94,7 @@ class Store:
         self._in_trouble_since: float | None = None
         self._pressed = False  # the disk is full and the reserve has been given up
         self._schema_is_newer = False
+        self._replacing = False  # files that somebody removed
         self._logged: set[str] = set()
 
     def __repr__(self) -> str:
@@ -281,12 +282,18 @@ class Store:
     def read_state(self) -> State:
         """
         The state as of the last acknowledged call of any process, absorbed or not.
+
+        Raises:
+            DatabaseTrouble: It cannot be read, or somebody has removed it.
         """
         state = (
             State()
             if self.directory is None
             else outlook.read_state(self.directory, self.clock.boot_id)
         )
+        # Asked after the reading, or the removal could come between the two.
+        if self._replacing or self._files_are_gone():
+            raise DatabaseTrouble(Trouble.UNAVAILABLE, "somebody has removed the files")
         memory = self.memory
         if memory is not None:
             for name, facet in memory.absorber.state.facets.items():
@@ -528,6 +535,52 @@ class Store:
         memory = self._memory
         return None if memory is None else memory.ledger
 
+    def replace_removed(self, restate: Callable[[], None]) -> bool:
+        """
+        Begin new files if somebody has removed ours: what is written to those goes
+        nowhere, without an error.
+
+        Args:
+            restate: Records anew what is in force; called if that was so.
+
+        Returns:
+            Whether that was so.
+        """
+        if self.directory is None or not self._files_are_gone():
+            return False
+        self._replacing = True
+        try:
+            with self._work:
+                if self.ledger is not None and not self.ledger.database.in_place:
+                    self._leave_ledger(self.ledger)
+                with suppress(OSError):
+                    system.make_private_directory(self.directory)
+                self.journal.leave_if_unlinked()
+                self.try_to_own()
+            restate()
+        finally:
+            self._replacing = False
+        _log.error("somebody has removed files from %s: new ones are begun", self.directory)
+        return True
+
+    def _files_are_gone(self) -> bool:
+        ledger = self.ledger
+        return self.journal.unlinked or (ledger is not None and not ledger.database.in_place)
+
+    def _leave_ledger(self, ledger: Ledger) -> None:
+        """
+        The books go on; what was queued cannot be kept, but it can be counted.
+        """
+        with suppress(DatabaseTrouble):
+            counts = ledger.queue.counts()
+            counts[DROPPED + "damaged"] += ledger.queue.count() + ledger.queue.dead_count()
+            for name, number in counts.items():
+                self.journal.count(name, number)
+        with suppress(DatabaseTrouble):
+            ledger.close()
+        self.ledger = None
+        self._release()
+
     def mend(self, now: float, patience: float = MEMORY_PATIENCE) -> None:
         """
         Retry what the disk refused; after a while send from memory.
@@ -536,8 +589,6 @@ class Store:
             now: Monotonic seconds.
             patience: Seconds that the disk must have refused before that.
         """
-        if self.journal.leave_if_unlinked():
-            _log.error("somebody has removed the journal of this process; a new one is begun")
         with self._work:
             if self._pressed:
                 self._room_again()

@@ -15,6 +15,7 @@ from helpers import MAX_BYTES, balanced, eventually, track, tracked
 from heap_agent._core.state import PAUSED
 from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.keeper import Duties, Keeper
+from heap_agent._store.outlook import read_state
 from heap_agent._store.parts import PART_BYTES
 from heap_agent._store.store import Store
 from heap_agent.testing import FakeClock
@@ -63,6 +64,7 @@ def _start(state_dir: Path, clock: FakeClock) -> Iterator[Callable[..., Kept]]:
             requested=requests.extend,
             absorb=absorb,
             clock_jumped=lambda: told.append("clock jumped"),
+            state_removed=lambda: told.append("state removed"),
         )
         keeper = Keeper(store, duties, sync_interval=sync_interval, may_own=may_own)
         wake.append(keeper)
@@ -96,6 +98,28 @@ def test_what_must_not_wait_is_synced_at_once(start: Callable[..., Kept]) -> Non
     kept.keeper.sync_soon()
 
     eventually(lambda: not kept.store.journal.unsynced)
+
+
+def test_removed_files_are_replaced(start: Callable[..., Kept], state_dir: Path) -> None:
+    """The queue that was removed is counted as lost, and recording goes on in a new one."""
+    kept = start()
+    track(kept.store, n=1)
+    kept.store.record_state({PAUSED: True})
+    eventually(lambda: tracked(kept.store) == [1])
+    for path in state_dir.iterdir():
+        path.unlink()
+
+    eventually(lambda: "state removed" in kept.told)
+    track(kept.store, n=2)
+    kept.store.flush_counts()
+    kept.store.absorb(freeze=False)
+
+    assert kept.told.count("state removed") == 1
+    assert tracked(kept.store) == [2]
+    books = kept.store.books()
+    assert (books.counts["recorded"], books.counts["dropped.damaged"]) == (2, 1)
+    assert read_state(state_dir, kept.store.clock.boot_id).facets == {}
+    balanced(kept.store)
 
 
 def test_state_is_absorbed_soon(start: Callable[..., Kept]) -> None:

@@ -537,7 +537,7 @@ def test_somebody_empties_the_directory(store: Store, state_dir: Path) -> None:
     track(store, n=1)
     for path in state_dir.glob(f"{store.journal.id}*"):
         path.unlink()
-    store.mend(0.0)
+    assert store.replace_removed(lambda: None)
     track(store, n=2)
     store.absorb(freeze=False)
 
