@@ -78,6 +78,7 @@ class Recorders:
             "11",
             directory=self.directory,
             endpoint=self.collector.url,
+            max_bytes=1 << 30,
             identity_budget=None,
             app_budget=None,
         ) as agent:
@@ -89,6 +90,7 @@ class Recorders:
             assert [number for number, times in arrived.items() if times > 1] == []
             # One key never stands for two events, whatever was sent again.
             assert self.collector.conflicts == []
+            assert agent.status().dropped == 0
             assert agent.status().delivered == len(self.collector.events())
             balanced(agent)
 

@@ -39,6 +39,8 @@ agent = Agent(
     directory=directory,
     endpoint=endpoint,
     interval=0.2,
+    # A program that records as fast as it can overruns the default, and the oldest are dropped.
+    max_bytes=1 << 30,
     identity_budget=None,
     app_budget=None,
 )
