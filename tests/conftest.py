@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,11 @@ import pytest
 from heap_agent import Agent
 from heap_agent import _api as api
 from heap_agent.testing import Collector, FakeClock
+
+# A suite that a shell runs in the background ignores SIGINT, and so would the programs
+# that it starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
