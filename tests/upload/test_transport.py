@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import select
 import socket
 import ssl
 import struct
@@ -957,22 +958,20 @@ def tunnel_to(target: Server) -> Callable[[Server, socket.socket], None]:
         server.read_request(sock)
         with socket.create_connection(("127.0.0.1", target.port)) as onward:
             sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=pump, args=(onward, sock), daemon=True)
-            back.start()
-            pump(sock, onward)
-            back.join(LONG)
+            relay(sock, onward)
 
     return handle
 
 
-def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Copy until one side ends."""
-    try:
-        while piece := source.recv(65_536):
-            sink.sendall(piece)
-        sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
+def relay(one: socket.socket, other: socket.socket) -> None:
+    """Copy both ways until one side ends; in one thread, as a TLS connection must be used."""
+    while True:
+        waiting = [one] if isinstance(one, ssl.SSLSocket) and one.pending() else []
+        for source in waiting or select.select([one, other], [], [], LONG)[0]:
+            piece = source.recv(65_536)
+            if not piece:
+                return
+            (other if source is one else one).sendall(piece)
 
 
 def test_a_plain_endpoint_behind_a_proxy(serve: Serve, make: Make) -> None:
