@@ -34,12 +34,15 @@ from heap_agent._core.events import Actor, Fault, Kind, Scalar
 from heap_agent._core.records import GIVEN
 from heap_agent._core.session import Call, User
 from heap_agent._core.state import (
+    BY_IDENTITY,
+    BY_USER_ID,
     CONSENT,
     GESTURE,
     PAUSED,
     State,
     Value,
     cleared_facet,
+    forgotten_facet,
     identity_facet,
     property_facet,
 )
@@ -395,12 +398,18 @@ class Agent:
             with self._state_lock:
                 if version != self._version:
                     continue
-                changed = user != self._user and self._user.user_id != "0"
+                running = self._user.user_id != "0"
+                changed = running and user != self._user
+                erased = running and bool(state.forgotten - self._state.forgotten)
                 self._state, self._user = state, user
                 self._derive()
                 if changed:
                     self._replace_session()
-                return
+            if erased:
+                # What was written here of them goes when the owner unlinks the sealed part.
+                self._store.journal.rotate()
+                self._store.ring()
+            return
 
     def _restate(self) -> None:
         """
@@ -431,6 +440,7 @@ class Agent:
         if not state.consent.given or self._app_id == _NAMELESS:
             # Without consent nobody new is made up; whoever was not purged is still there.
             return User(known_first_user(*place) or self._unpublished.get(self._app_id, "0"))
+        self._store.forget_first_users(state)
         fresh = self._unpublished.pop(self._app_id, None) or _random_id()
         user_id = first_user(*place, fresh)
         if known_first_user(*place) is None:
@@ -946,15 +956,93 @@ class Agent:
             self._derive()
         self._keeper.sync_soon()
 
-    def _wait_until_heard(self) -> None:
+    def forget(
+        self, *, identity: str | int | None = None, user_id: str | int | None = None
+    ) -> bool:
+        """
+        Erase one user from this device, for good: call it before the user is
+        deleted at Heap, whom a device that was offline for weeks would otherwise
+        make anew.
+
+        What was recorded of the user until now is deleted and counted as purged:
+        in the journals, queued, held and among the dead letters, under every app
+        id and for every process on this directory. Whoever is known here to be
+        the same person goes with them: all user ids of an identity, the identity
+        of a user id. If it is the current user, a new anonymous one begins; event
+        properties stay, unless ``clear_event_properties_on_new_user`` is set.
+
+        The person may come back: what is recorded under the identity after this
+        call is kept and sent. A hash of the name stays, so that what another
+        process has recorded before does not slip through. Storage that levels
+        wear (SD cards) may keep deleted blocks for a while; no program can help it.
+
+        Args:
+            identity: As given to `identify`.
+            user_id: As in `user_id`, digits as text or int.
+
+        Returns:
+            True when nothing of the user is left to be sent. False where that is
+            not certain yet: the process that delivers has not answered within 5 s,
+            or the disk refuses. It is on record all the same, and done as soon as
+            it can be.
+
+        Raises:
+            InvalidCall: Both are given, or none, or something else than text and int.
+        """
+        if identity is not None and user_id is not None:
+            raise InvalidCall("forget: identity and user_id came, allowed is one of them")
+        if user_id is None:
+            name, kind = session.known_as(identity), BY_IDENTITY
+        else:
+            name, kind = session.user_id_of(user_id), BY_USER_ID
+        if self._config.disabled:
+            return True
+        with self._state_lock:
+            facets: dict[str, Value] = {forgotten_facet(name): kind}
+            if name in (self._user.identity, self._user.user_id):
+                # Said together, as nobody else may know yet that they are one person.
+                facets[forgotten_facet(self._user.user_id)] = BY_USER_ID
+                if self._user.identity is not None:
+                    facets[forgotten_facet(self._user.identity)] = BY_IDENTITY
+            self._set(facets)
+            self._leave_forgotten_user()
+        self._store.journal.rotate()
+        self._keeper.sync_soon()
+        done = self._wait_until_heard(own=True)
+        self._drain.barrier()
+        return done
+
+    def _leave_forgotten_user(self) -> None:
+        """
+        Somebody was forgotten; under the state lock.
+        """
+        user = self._user_of(self._state)
+        if user == self._user:
+            return
+        self._user = user
+        if self._config.clear_event_properties_on_new_user:
+            self._set({cleared_facet(self._app_id): True})
+        self._replace_session()
+        self._derive()
+
+    def _wait_until_heard(self, *, own: bool = False) -> bool:
         """
         Wait until whoever delivers from this directory knows.
+
+        Args:
+            own: Become that, where nobody is.
         """
-        if self._store.ledger is not None or self._directory is None:
+        store = self._store
+        if own:
+            if self._directory is not None:
+                store.try_to_own()
+            store.mend(time.monotonic(), patience=0.0)
+        if store.ledger is not None or self._directory is None:
             self._drain.absorb()
-            return
-        if not self._store.owner_is_gone():
-            self._store.ask("heard", {}, _CONSENT_PATIENCE)
+            return store.trouble is None
+        if store.owner_is_gone():
+            return False
+        return store.ask("heard", {}, _CONSENT_PATIENCE) is not None
 
     # -- delivery -------------------------------------------------------------------
 

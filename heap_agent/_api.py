@@ -172,6 +172,10 @@ def opt_out(purge: bool = True) -> None:
     default_agent().opt_out(purge)
 
 
+def forget(*, identity: str | int | None = None, user_id: str | int | None = None) -> bool:
+    return default_agent().forget(identity=identity, user_id=user_id)
+
+
 def opt_in() -> None:
     default_agent().opt_in()
 
@@ -207,6 +211,7 @@ for _verb in (
     status,
     opt_out,
     opt_in,
+    forget,
     pause_delivery,
     resume_delivery,
     shutdown,

@@ -207,6 +207,7 @@ PURE = {
     "enum",
     "fractions",
     "functools",
+    "hashlib",
     "heapq",
     "itertools",
     "json",

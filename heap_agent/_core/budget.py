@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Final
 
 import attrs
@@ -147,6 +149,9 @@ class Budget:
 class Budgets:
     """
     A `Budget` for each key, made when it is first spent and forgotten when idle.
+
+    Actors are kept as hashes: a snapshot may stay on a disk for weeks, and people
+    have a right to be forgotten.
     """
 
     __slots__ = ("_budgets", "_limit", "_seconds", "_sweep_at")
@@ -175,21 +180,21 @@ class Budgets:
         """
         Return how many may be spent for `key` at `now`.
         """
-        budget = self._budgets.get(key)
+        budget = self._budgets.get(_nameless(key))
         return _shape(self._limit, self._seconds)[0] if budget is None else budget.room(now)
 
     def wait(self, now: float, key: Key) -> float:
         """
         Return the seconds until there is room for one; 0.0 when there is.
         """
-        budget = self._budgets.get(key)
+        budget = self._budgets.get(_nameless(key))
         return 0.0 if budget is None else budget.wait(now)
 
     def spend(self, now: float, key: Key, count: int) -> None:
         """
         Note that `count` were sent for `key`.
         """
-        self._budget(now, key).spend(now, count)
+        self._budget(now, _nameless(key)).spend(now, count)
 
     def seconds_for(self, now: float, key: Key, count: int) -> float:
         """
@@ -205,7 +210,8 @@ class Budgets:
 
     def snapshot(self, now: float) -> list[list[object]]:
         """
-        Return ``[app id, actor, [[age, count], ...]]`` of all that still counts.
+        Return ``[app id, hash of the actor, [[age, count], ...]]`` of all that
+        still counts.
         """
         self._sweep(now)
         return [[*key, budget.snapshot(now)] for key, budget in self._budgets.items()]
@@ -391,6 +397,12 @@ class Allowance:
     def _named(self) -> list[tuple[str, Budgets]]:
         named = [("APP", self._app), *((kind.name, b) for kind, b in self._actors.items())]
         return [(name, budgets) for name, budgets in named if budgets is not None]
+
+
+@lru_cache(maxsize=4_096)
+def _nameless(key: Key) -> Key:
+    app_id, actor = key
+    return app_id, actor and blake2b(actor.encode(), digest_size=8).hexdigest()
 
 
 def _shape(limit: float, seconds: float) -> tuple[int, float]:

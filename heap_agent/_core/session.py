@@ -244,6 +244,39 @@ def judge(value: object, refused: frozenset[str] = REFUSED, limit: int = limits.
     return Judged(text, _doubt(text, folded))
 
 
+def known_as(value: object) -> str:
+    """
+    An identity that somebody may already have here: anything that `identify`
+    could have taken, whatever it refuses today.
+
+    Raises:
+        InvalidCall: Neither text nor int, or blank.
+    """
+    text = None
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        text = _as_text(value)
+    if not text or not text.strip():
+        shown = type(value).__name__ if text is None else repr(text)
+        raise InvalidCall(f"identity must be a string of 1 or more characters, got {shown}")
+    return text
+
+
+def user_id_of(value: object) -> str:
+    """
+    A user id as it is kept: decimal text.
+
+    Raises:
+        InvalidCall: Neither digits nor an int from 0 on.
+    """
+    text = None
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        text = _as_text(value)
+    if text and text.isascii() and text.isdigit():
+        return text.lstrip("0") or "0"
+    shown = type(value).__name__ if text is None else repr(text[:20])
+    raise InvalidCall(f"user_id must be an integer, or its digits as a string, got {shown}")
+
+
 def _as_text(value: str | int) -> str | None:
     if isinstance(value, str):
         return str.__str__(value)

@@ -19,6 +19,7 @@ This module must not know where facets are kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
 
 import attrs
@@ -38,9 +39,17 @@ PURGED: Final = "purged"
 #: Words about consent that are remembered, the latest.
 WORDS: Final = 64
 
+#: Users that are to be forgotten are remembered (as a hash), the latest.
+FORGOTTEN: Final = 4_096
+
+#: Values of a `forgotten_facet`: what kind of name it was.
+BY_IDENTITY: Final = "identity"
+BY_USER_ID: Final = "user_id"
+
 _IDENTITY: Final = "identity"
 _PROPERTY: Final = "property"
 _CLEARED: Final = "cleared"
+_FORGOTTEN: Final = "forgotten"
 
 
 class Moment(NamedTuple):
@@ -111,6 +120,31 @@ def cleared_facet(app_id: str) -> str:
     return f"{_CLEARED}:{app_id}"
 
 
+def forgotten_facet(name: str) -> str:
+    """
+    The name of the facet that says when somebody was forgotten: a hash, because
+    their identity or `user_id` itself must not stay.
+    """
+    return f"{_FORGOTTEN}:{blake2b(name.encode(), digest_size=16).hexdigest()}"
+
+
+def is_forgotten(name: str) -> bool:
+    """
+    Whether a facet says that somebody was forgotten.
+    """
+    return name.startswith(_FORGOTTEN + ":")
+
+
+def names_in(value: Value) -> tuple[str, str | None] | None:
+    """
+    ``(user_id, identity)`` in the value of an `identity_facet`; None in any other.
+    """
+    if not isinstance(value, Mapping):
+        return None
+    identity = value["identity"]
+    return str(value["user_id"]), None if identity is None else str(identity)
+
+
 @attrs.frozen(slots=True)
 class Consent:
     """
@@ -130,11 +164,12 @@ class State:
     The facets in force. Not thread-safe; its owner holds a lock.
     """
 
-    __slots__ = ("_words", "facets")
+    __slots__ = ("_forgets", "_words", "facets")
 
     def __init__(self, facets: Mapping[str, Facet] | None = None) -> None:
         self.facets: dict[str, Facet] = dict(facets or {})
         self._words = self._words_about_consent()
+        self._forgets = any(map(is_forgotten, self.facets))
 
     def apply(self, name: str, value: Value, at: Moment) -> bool:
         """
@@ -149,6 +184,7 @@ class State:
         self.facets[name] = Facet(value, at)
         if name.startswith(CONSENT + ":"):
             self._words = self._words_about_consent()
+        self._forgets = self._forgets or is_forgotten(name)
         return True
 
     def apply_all(self, changes: Mapping[str, Value], at: Moment) -> list[str]:
@@ -163,10 +199,10 @@ class State:
         the user was purged, or set without consent).
         """
         facet = self.facets.get(identity_facet(app_id, machine))
-        if facet is None or not isinstance(facet.value, Mapping) or not self.allows(facet.at):
+        found = None if facet is None else names_in(facet.value)
+        if facet is None or found is None or not self.allows(facet.at):
             return None
-        identity = facet.value["identity"]
-        return str(facet.value["user_id"]), None if identity is None else str(identity)
+        return None if self.forgets(*found, facet.at) else found
 
     def event_properties(self, app_id: str) -> dict[str, Scalar]:
         """
@@ -212,6 +248,32 @@ class State:
             given = word.value is True
         return given
 
+    @property
+    def forgotten(self) -> frozenset[str]:
+        """Names of the facets that say that somebody was forgotten."""
+        return frozenset(filter(is_forgotten, self.facets)) if self._forgets else frozenset()
+
+    @property
+    def forgets_anybody(self) -> bool:
+        """Whether there is anybody of whom `forgets` could be true."""
+        return self._forgets
+
+    def forgets(self, user_id: str, identity: str | None, at: Moment) -> bool:
+        """
+        Whether what somebody did at a moment is to be forgotten.
+
+        A `user_id` never comes back: what is under it goes, whenever it was
+        recorded (a process that has not heard yet goes on for a moment). The
+        person may come back, so that under an identity only what is older goes.
+        """
+        if not self._forgets:
+            return False
+        facet = self.facets.get(forgotten_facet(user_id))
+        if facet is not None and (facet.value == BY_USER_ID or at <= facet.at):
+            return True
+        facet = None if identity is None else self.facets.get(forgotten_facet(identity))
+        return facet is not None and at <= facet.at
+
     def withdrawn(self) -> list[tuple[Moment, Moment | None]]:
         """
         From when until when there was no consent; None for "until now".
@@ -254,9 +316,12 @@ class State:
     def obsolete(self) -> Iterator[str]:
         """
         Names of facets that can no longer matter: properties set before a
-        clearing, everything that was purged, old words about consent.
+        clearing, users and everything else that was purged or forgotten, old
+        words about consent.
         """
         purged = self.purged
+        forgotten = [(facet.at, name) for name, facet in self.facets.items() if is_forgotten(name)]
+        yield from (name for _, name in sorted(forgotten, reverse=True)[FORGOTTEN:])
         for name, facet in self.facets.items():
             if name.startswith(_PROPERTY + ":"):
                 cleared = self.facets.get(cleared_facet(name.split(":", 2)[1]))
@@ -265,5 +330,11 @@ class State:
                     continue
             if facet.at <= purged and (is_identity(name) or is_property(name)):
                 yield name
+            elif is_identity(name) and self._forgets_user(facet):
+                yield name
             elif name.startswith(CONSENT + ":") and facet.at < self._words[0].at:
                 yield name
+
+    def _forgets_user(self, facet: Facet) -> bool:
+        names = names_in(facet.value)
+        return names is not None and self.forgets(*names, facet.at)

@@ -23,7 +23,19 @@ import attrs
 from heap_agent._core.encoder import loads
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.records import FROZEN, GIVEN, PartHeader, Record
-from heap_agent._core.state import CONSENT, PURGED, Moment, State
+from heap_agent._core.state import (
+    BY_IDENTITY,
+    BY_USER_ID,
+    CONSENT,
+    PURGED,
+    Facet,
+    Moment,
+    State,
+    forgotten_facet,
+    is_forgotten,
+    is_identity,
+    names_in,
+)
 from heap_agent._core.wire import Stamper, complete, idempotency_key, read_actor, who
 from heap_agent._store import parts as files
 from heap_agent._store import system
@@ -70,6 +82,7 @@ class Absorbed:
         state_changed: A facet is different now.
         requests: To be carried out now that the commit is there.
         purged: Everything recorded before was deleted.
+        erased: That, or everything of some users: no copy of it may stay.
         damaged: Records that could not be read.
         more: A batch was full: call again.
     """
@@ -78,6 +91,7 @@ class Absorbed:
     state_changed: bool = False
     requests: list[Request] = attrs.field(factory=list)
     purged: bool = False
+    erased: bool = False
     damaged: int = 0
     more: bool = False
 
@@ -231,6 +245,7 @@ class Absorber:
             done.state_changed = bool(batch.changed)
             done.requests = batch.requests
             done.purged = batch.purged
+            done.erased = batch.purged or batch.forgets
             if done.records or done.damaged:
                 self.timeline.forget()
                 self.timeline.save()
@@ -399,6 +414,7 @@ class _Batch:
         self.requests: list[Request] = []
         self.purged = False
         self._words = False
+        self._forgotten: set[str] = set()
         self._judged: list[tuple[Moment, Record, dict[str, Any]]] = []
         self._entries: list[Entry] = []
 
@@ -442,7 +458,9 @@ class _Batch:
             self._words = True
             self.purged |= PURGED in changed
             return
-        self.changed.update(state.apply_all(facets, at))
+        changed = state.apply_all(facets, at)
+        self.changed.update(changed)
+        self._forgotten.update(filter(is_forgotten, changed))
         self._judged.append((at, record, change))
 
     def _counts(self, record: Record) -> None:
@@ -464,9 +482,12 @@ class _Batch:
         absorber = self._absorber
         if self._words:
             self._withdraw()
+        self._find_forgotten()
+        if self._forgotten:
+            self._forget()
         for at, record, change in self._judged:
             with self._understanding(record):
-                if not absorber.state.allows(at):
+                if not absorber.state.allows(at) or self._is_forgotten(record, change, at):
                     self.counts[DROPPED + "purged"] += record.kind == Kind.EVENT
                 elif record.kind == Kind.EVENT:
                     self._event(record, at)
@@ -493,6 +514,73 @@ class _Batch:
             boot, clock = absorber.state.purged[:2]
             absorber.queue.purge(before=(boot, clock + 1))
             absorber.properties.purge()
+
+    @property
+    def forgets(self) -> bool:
+        """Whether somebody is to be forgotten of whom this was not known before."""
+        return bool(self._forgotten)
+
+    def _find_forgotten(self) -> None:
+        """
+        Whoever is known on this device to be the same person is forgotten with
+        them: every `user_id` of an identity, and the identity of a `user_id`.
+        """
+        if not self._absorber.state.forgets_anybody:
+            return
+        # Twice: from a user id to its identity, and from there to the others.
+        for user_id, identity, at in [*self._links()] * 2:
+            self._spread(user_id, identity, BY_IDENTITY, at)
+            self._spread(identity, user_id, BY_USER_ID, at)
+
+    def _links(self) -> Iterator[tuple[str, str, Moment | None]]:
+        """Users with their names, and since when where that is known."""
+        said = [facet for name, facet in self._absorber.state.facets.items() if is_identity(name)]
+        for at, record, change in self._judged:
+            if record.kind == Kind.STATE:
+                facets = change["set"].items()
+                said += [Facet(value, at) for name, value in facets if is_identity(name)]
+        for value, at in said:
+            names = names_in(value)
+            if names is not None and names[1] is not None:
+                yield names[0], names[1], at
+        if self._forgotten:
+            for _, user_id, identity, *_ in self._absorber.properties.persons():
+                if identity is not None:
+                    yield user_id, identity, None
+
+    def _spread(self, known: str, other: str, kind: str, at: Moment | None) -> None:
+        state = self._absorber.state
+        name, facet = forgotten_facet(other), state.facets.get(forgotten_facet(known))
+        if facet is None or (at is not None and at > facet.at):
+            return
+        if at is None and forgotten_facet(known) not in self._forgotten:
+            return
+        if state.apply(name, kind, facet.at):
+            self.changed.add(name)
+            self._forgotten.add(name)
+
+    def _forget(self) -> None:
+        """
+        Delete what there is of users that are to be forgotten.
+        """
+        absorber = self._absorber
+        facets = absorber.state.facets
+        for actor in absorber.queue.actors():
+            name = forgotten_facet(actor)
+            if name in self._forgotten:
+                boot, clock = facets[name].at[:2]
+                absorber.queue.purge(before=(boot, clock + 1), actor=actor)
+        absorber.properties.forget(lambda name: forgotten_facet(name) in self._forgotten)
+
+    def _is_forgotten(self, record: Record, change: dict[str, Any], at: Moment) -> bool:
+        state = self._absorber.state
+        if record.kind != Kind.STATE:
+            actor, _ = self._absorber.speaker(_split(record.body)[0])
+            return state.forgets(actor.user_id, actor.identity, at)
+        if "identify" in change:
+            _, user_id, identity = change["identify"]
+            return state.forgets(user_id, identity, at)
+        return False
 
     def _event(self, record: Record, at: Moment) -> None:
         line, body = _split(record.body)
@@ -525,7 +613,8 @@ class _Batch:
     def _user(self, change: dict[str, Any], record: Record, at: Moment) -> None:
         properties = self._absorber.properties
         for fields in change.get("persons", ()):
-            properties.met(*fields, entry=_moment_entry(Actor(*fields[:3]), record, at))
+            if not self._absorber.state.forgets(fields[1], fields[2], at):
+                properties.met(*fields, entry=_moment_entry(Actor(*fields[:3]), record, at))
         if "identify" in change:
             actor = Actor(*change["identify"])
             properties.identified(actor, _moment_entry(actor, record, at))

@@ -166,6 +166,8 @@ class EventQueue:
         self.database = database
         self._first_id = first_id
         self._in_flight: frozenset[int] = frozenset()
+        #: How often rows were purged, for whoever holds some that it has not sent yet.
+        self.purges = 0
         #: Dead letters may have come since somebody looked after their share.
         self.dead_has_grown = True
 
@@ -438,14 +440,18 @@ class EventQueue:
         return events
 
     def purge(
-        self, after: tuple[int, int] = (-1, -1), before: tuple[int, int] = (1 << 62, 0)
+        self,
+        after: tuple[int, int] = (-1, -1),
+        before: tuple[int, int] = (1 << 62, 0),
+        actor: str | None = None,
     ) -> int:
         """
-        Delete rows and dead letters for want of consent.
+        Delete rows and dead letters because a user does not want them kept.
 
         Args:
             after, before: Only those recorded between these moments (boot, boot
                 clock), which themselves do not count.
+            actor: Only those of this one.
 
         Returns:
             How many events that were.
@@ -455,12 +461,20 @@ class EventQueue:
             for table in ("entry", "dead"):
                 execute(
                     f"DELETE FROM {table} WHERE (boot, boot_clock) > (?, ?) "
-                    "AND (boot, boot_clock) < (?, ?)",
-                    (*after, *before),
+                    "AND (boot, boot_clock) < (?, ?) AND actor = ifnull(?, actor)",
+                    (*after, *before, actor),
                 )
+            self.purges += 1
             events -= self.count() + self.dead_count()
             self.add({DROPPED + "purged": events})
             return events
+
+    def actors(self) -> list[str]:
+        """
+        Who has rows or dead letters here.
+        """
+        rows = self.database.query("SELECT actor FROM entry UNION SELECT actor FROM dead")
+        return [actor for (actor,) in rows]
 
     def delete_rows(self, ids: Collection[int]) -> None:
         """

@@ -10,7 +10,7 @@ where records come from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from heap_agent._core import limits
@@ -358,6 +358,24 @@ class Properties:
         with self._database.transact() as execute:
             execute("DELETE FROM person")
             execute("DELETE FROM user_property")
+
+    def forget(self, is_forgotten: Callable[[str], bool]) -> None:
+        """
+        Forget some users and their properties.
+
+        Args:
+            is_forgotten: Tells of an identity or a `user_id` whether it is theirs.
+        """
+        self._seen.clear()
+        with self._database.transact() as execute:
+            for app_id, user_id, identity, *_ in self.persons():
+                if is_forgotten(user_id) or (identity is not None and is_forgotten(identity)):
+                    execute(
+                        "DELETE FROM person WHERE app_id = ? AND user_id = ?", (app_id, user_id)
+                    )
+            for (owner,) in self._database.query("SELECT DISTINCT owner FROM user_property"):
+                if is_forgotten(owner.partition(":")[2]):
+                    execute("DELETE FROM user_property WHERE owner = ?", (owner,))
 
 
 def _held(user_id: str) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.state import Moment, State, Value
+from heap_agent._core.state import NEVER, Moment, State, Value
 from heap_agent._core.wire import actor_line
 from heap_agent._store import outlook, system
 from heap_agent._store import parts as files
@@ -342,16 +342,23 @@ class Store:
                     total.damaged += done.damaged
                     total.state_changed |= done.state_changed
                     total.purged |= done.purged
+                    total.erased |= done.erased
                     total.requests += done.requests
                     if not done.more or limit == _LITTLE:
                         break
+                if total.erased:
+                    # The write-ahead log still holds what was deleted.
+                    self.ledger.database.checkpoint()
                 self.trouble = None
             except DatabaseTrouble as error:
                 self._note(error)
             except OSError as error:
                 self.trouble = str(error)
-        if total.purged:
-            self.forget_first_users()
+        if total.erased:
+            ledger = self.ledger
+            self.forget_first_users(
+                None if total.purged or ledger is None else ledger.absorber.state
+            )
         if total.damaged:
             _log.warning("%d records were damaged on the disk and are lost", total.damaged)
         return total
@@ -644,12 +651,18 @@ class Store:
         """
         return [ledger for ledger in (self.ledger, self.memory) if ledger is not None]
 
-    def forget_first_users(self) -> None:
+    def forget_first_users(self, state: State | None = None) -> None:
         """
         Remove the files that say who the first user was.
+
+        Args:
+            state: Only those of users that it forgets.
         """
-        if self.directory is not None:
-            for path in self.directory.glob("user-*"):
+        if self.directory is None:
+            return
+        for path in self.directory.glob("user-*"):
+            user_id = _read_user(path)
+            if state is None or (user_id and state.forgets(user_id, None, NEVER)):
                 system.unlink_quietly(path)
 
     def books(self) -> outlook.Books:
@@ -701,10 +714,12 @@ def known_first_user(directory: Path | None, app_id: str, machine: str) -> str |
     """
     The `user_id` that `first_user` has published, if any.
     """
-    if directory is None:
-        return None
+    return None if directory is None else _read_user(_first_user_path(directory, app_id, machine))
+
+
+def _read_user(path: Path) -> str | None:
     try:
-        found = _first_user_path(directory, app_id, machine).read_text("ascii").strip()
+        found = path.read_text("ascii").strip()
     except (OSError, ValueError):
         return None
     return found if found.isdigit() else None

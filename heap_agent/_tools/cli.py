@@ -81,6 +81,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 # -- options that several commands share -----------------------------------------------
 
+_UNHEARD: Final = "the agent that delivers did not answer within 5 s; it will do it"
+
 _DIRECTORY: Final = click.option(
     "--directory",
     type=click.Path(path_type=Path),
@@ -346,6 +348,71 @@ def flush(timeout: float | None, as_json: bool, **place: Any) -> int:
         if reason is not None:
             _fail(f"not everything was delivered: {reason}")
     return 0
+
+
+@_cli.command()
+@click.option(
+    "--identity", metavar="NAME", help="As given to identify; - reads it from standard input."
+)
+@click.option("--user-id", metavar="DIGITS", help="As an agent calls an anonymous user.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_DIRECTORY
+@_APP_ID
+@_JSON
+def forget(
+    identity: str | None, user_id: str | None, yes: bool, as_json: bool, **place: Any
+) -> int:
+    """
+    Erase one user from this device, before it is deleted at Heap.
+
+    Everything recorded of the user until now is deleted: waiting, held and refused
+    events, properties, and who is known to be the same person. Otherwise a device
+    that was offline would make the deleted user anew. Works beside a running agent.
+    What shows in the list of processes is not secret: --identity - reads the name.
+
+    Exit code 1 when the agent that runs did not answer, or the disk refuses.
+
+    \b
+    --json: forgotten, events (deleted), directory.
+    """
+    from heap_agent._status import look
+    from heap_agent._store.system import Clock
+
+    if (identity is None) == (user_id is None):
+        raise click.UsageError("name the user by --identity or by --user-id, one of them.")
+    if identity == "-":
+        identity = sys.stdin.read().rstrip("\r\n")
+    loaded = _load(place)
+    directory = _existing(loaded)
+    if not yes:
+        _confirm_forgetting(directory)
+
+    def purged() -> int:
+        return look(directory, loaded.config, Clock(), ()).dropped_by.get("purged", 0)
+
+    before = purged()
+    with _guest(place, nameless=True) as agent:
+        done = agent.forget(identity=identity, user_id=user_id)
+        events = purged() - before
+        if as_json:
+            _print_json({"forgotten": done, "events": events, "directory": str(directory)})
+        elif done:
+            click.echo(f"forgotten; {events:,} events were deleted")
+        if not done:
+            _fail("on record, but not done yet: " + (agent.status().problems or [_UNHEARD])[-1])
+    return 0
+
+
+def _confirm_forgetting(directory: Path) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is nobody to ask; give --yes to forget without asking.")
+    click.echo(
+        f"Everything in {directory} that was recorded of this user until now is to be deleted, "
+        "also what was not sent yet. It cannot be undone.",
+        err=True,
+    )
+    if not click.confirm("Forget this user?", err=True):
+        _fail("nobody was forgotten.")
 
 
 @_cli.command()

@@ -343,6 +343,7 @@ class Drain:
     def _send(self, ledger: Ledger, step: Send, timeout: float | None) -> float | None:
         # Before they are loaded, so that none is dropped, and counted, that is sent.
         ledger.queue.set_in_flight(step.ids)
+        purges = ledger.queue.purges
         rows = self._frozen(ledger, step)
         if len(rows) != len(step.ids):
             # Some have gone meanwhile (purged, dropped, damaged): look again.
@@ -353,6 +354,10 @@ class Drain:
             if not self._allowed():
                 ledger.queue.set_in_flight(())
                 return -1.0
+            if ledger.queue.purges != purges:
+                # One of them may have been purged since it was read: look again.
+                ledger.queue.set_in_flight(())
+                return None
         path = wire.PATHS[step.kind]
         outcome = self._timed(lambda: self._transport.send(path, body, timeout=timeout))
         verdict = self._receive(outcome)

@@ -22,7 +22,9 @@ from heap_agent._core.session import (
     effect_of,
     id_from,
     judge,
+    known_as,
     next_user,
+    user_id_of,
 )
 from heap_agent.exceptions import InvalidCall
 
@@ -328,3 +330,36 @@ def test_an_identity_is_never_changed(value: str | int | None) -> None:
 def test_effects_are_plain_values() -> None:
     """Two effects that do the same are the same."""
     assert Effect() == NOTHING
+
+
+# -- naming somebody who is to be forgotten ---------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "text"), [("ann", "ann"), (7, "7"), ("guest", "guest")])
+def test_whoever_may_be_known_can_be_named(value: object, text: str) -> None:
+    """Also by a value that would be refused today."""
+    assert known_as(value) == text
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 1.5, b"ann", "", "  ", pytest.param(10**5000, id="huge")]
+)
+def test_what_is_nobodys_name_is_wrong_use(value: object) -> None:
+    """It could not be anybody's identity."""
+    with pytest.raises(InvalidCall, match="identity must be"):
+        known_as(value)
+
+
+@pytest.mark.parametrize(("value", "text"), [(5, "5"), ("5", "5"), ("005", "5"), (0, "0")])
+def test_a_user_id_is_digits(value: object, text: str) -> None:
+    """As an int or as text."""
+    assert user_id_of(value) == text
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, -1, "-1", "ann", "", "\u0665", 1.0, pytest.param(10**5000, id="huge")]
+)
+def test_what_is_no_user_id_is_wrong_use(value: object) -> None:
+    """It could not be anybody's user id."""
+    with pytest.raises(InvalidCall, match="user_id must be"):
+        user_id_of(value)

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heap_agent._core.state import (
+    BY_IDENTITY,
+    BY_USER_ID,
     CONSENT,
+    FORGOTTEN,
     NEVER,
     PAUSED,
     WORDS,
@@ -19,7 +22,9 @@ from heap_agent._core.state import (
     State,
     Value,
     cleared_facet,
+    forgotten_facet,
     identity_facet,
+    is_forgotten,
     is_identity,
     is_property,
     property_facet,
@@ -249,3 +254,59 @@ def test_kinds_of_facets_are_told_by_name() -> None:
     assert is_identity(identity_facet("1", "m")) and not is_identity(CONSENT)
     assert is_property(property_facet("1", "k")) and is_property(cleared_facet("1"))
     assert not is_property(identity_facet("1", "m"))
+
+
+# -- the right to be forgotten ------------------------------------------------------
+
+
+def forgotten(clock: int, *, identity: str = "", user_id: str = "") -> Change:
+    """Somebody is to be forgotten."""
+    facets: dict[str, Value] = {}
+    if identity:
+        facets[forgotten_facet(identity)] = BY_IDENTITY
+    if user_id:
+        facets[forgotten_facet(user_id)] = BY_USER_ID
+    return moment(clock), facets, False
+
+
+def test_nobody_is_forgotten_by_default() -> None:
+    """Without such a word everything is remembered."""
+    state = fold([(moment(1), user("1", "ann"), False)])
+    assert not state.forgets_anybody and state.forgotten == frozenset()
+    assert not state.forgets("1", "ann", moment(1))
+
+
+def test_an_identity_is_forgotten_up_to_a_moment() -> None:
+    """What is older goes; the person may come back, under another user id."""
+    state = fold([forgotten(5, identity="ann")])
+    assert state.forgets("1", "ann", moment(4)) and state.forgets("1", "ann", moment(5))
+    assert not state.forgets("2", "ann", moment(6))
+    assert not state.forgets("1", "bob", moment(4))
+    assert not state.forgets("1", None, moment(4))
+
+
+def test_a_user_id_never_comes_back() -> None:
+    """A process that has not heard yet may go on with it for a moment."""
+    state = fold([forgotten(5, user_id="1")])
+    assert state.forgets("1", None, moment(4)) and state.forgets("1", "ann", moment(6))
+    assert not state.forgets("2", None, moment(4))
+
+
+def test_a_forgotten_user_is_not_logged_in() -> None:
+    """Whoever was logged in before is not; whoever logs in later is."""
+    before, later = (moment(1), user("1", "ann"), False), (moment(9), user("2", "ann"), False)
+    word = forgotten(5, identity="ann", user_id="1")
+    assert fold([before, word]).user(APP, MACHINE) is None
+    assert fold([before, word, later]).user(APP, MACHINE) == ("2", "ann")
+    # A process that had not heard yet has said so once more.
+    again = (moment(6), user("1", "ann"), False)
+    assert fold([before, word, again]).user(APP, MACHINE) is None
+    assert list(fold([before, word]).obsolete()) == list(before[1])
+
+
+def test_no_name_stays() -> None:
+    """The facet holds a hash, and that is forgotten when there are too many."""
+    (name,) = forgotten(5, identity="ann")[1]
+    assert is_forgotten(name) and "ann" not in name
+    state = fold([forgotten(n, user_id=str(n)) for n in range(FORGOTTEN + 2)])
+    assert set(state.obsolete()) == {forgotten_facet("0"), forgotten_facet("1")}

@@ -25,7 +25,15 @@ from helpers import (
 
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.records import FROZEN
-from heap_agent._core.state import CONSENT, PAUSED, identity_facet
+from heap_agent._core.state import (
+    BY_IDENTITY,
+    BY_USER_ID,
+    CONSENT,
+    PAUSED,
+    forgotten_facet,
+    identity_facet,
+)
+from heap_agent._core.wire import Ambient, Wire, actor_line
 from heap_agent._store import absorb as module
 from heap_agent._store import outlook
 from heap_agent._store import parts as files
@@ -655,3 +663,144 @@ def test_the_same_actor_is_read_once(store: Store) -> None:
     for number in range(1_200):
         absorber.speaker(b'["11","%d",null,null]' % number)
     assert absorber.speaker(line)[0] == ANN
+
+
+# -- the right to be forgotten ------------------------------------------------------------
+
+ANNS = Actor("11", "7", "ann")
+
+
+def joined(user_id: str, identity: str) -> dict[str, object]:
+    """What a process records when an anonymous user has given a name."""
+    value = {"user_id": user_id, "identity": identity}
+    return {identity_facet("11", "m"): value}
+
+
+def test_rows_and_records_of_somebody_forgotten_go(
+    store: Store, guest: Journal, clock: FakeClock
+) -> None:
+    """Those absorbed before, those that come in later, and those of the anonymous user before."""
+    put_event(guest, clock, n=1, actor=Actor("11", "7"))
+    put_event(guest, clock, n=2, actor=OTHER)
+    state(guest, clock, joined("7", "ann"), identify=["11", "7", "ann"])
+    put_event(guest, clock, n=3, actor=ANNS)
+    store.absorb(freeze=False)
+    assert tracked(store) == [1, 2, 3]
+    clock.advance(1)
+    put_event(guest, clock, n=4, actor=ANNS)
+    clock.advance(1)
+    store.record_state({forgotten_facet("ann"): BY_IDENTITY})
+    clock.advance(1)
+    # Not heard yet: under the same user id, after the word.
+    put_event(guest, clock, n=5, actor=ANNS)
+    # Somebody of that name who has logged in since.
+    put_event(guest, clock, n=6, actor=Actor("11", "8", "ann"))
+
+    done = store.absorb(freeze=False)
+
+    assert done.erased and not done.purged
+    assert tracked(store) == [2, 6]
+    assert store.books().counts["dropped.purged"] == 4
+    assert store.ledger is not None
+    assert store.ledger.properties.persons() == [("11", "99", None, None, 1)]
+    assert not store.absorb(freeze=False).erased
+
+
+def test_a_user_id_leads_to_the_identity_and_its_other_users(
+    store: Store, guest: Journal, clock: FakeClock
+) -> None:
+    """Heap has merged them into one person."""
+    for user_id in ("7", "8"):
+        put_event(guest, clock, n=int(user_id), actor=Actor("11", user_id))
+        state(guest, clock, joined(user_id, "ann"), identify=["11", user_id, "ann"])
+    put_event(guest, clock, n=9, actor=ANNS)
+    put_event(guest, clock, n=10, actor=OTHER)
+    clock.advance(1)
+    store.record_state({forgotten_facet("7"): BY_USER_ID})
+
+    store.absorb(freeze=False)
+
+    assert tracked(store) == [10]
+    assert store.ledger is not None
+    assert store.ledger.queue.actors() == ["99"]
+
+
+def test_a_link_that_comes_in_late_is_followed(
+    store: Store, guest: Journal, clock: FakeClock
+) -> None:
+    """Who was the same person is known only when the journal that says so is read."""
+    put_event(guest, clock, n=1, actor=Actor("11", "7"))
+    store.absorb(freeze=False)
+    clock.advance(1)
+    said, clock_then = clock.wall_ns(), clock.boot_ns()
+    clock.advance(1)
+    store.record_state({forgotten_facet("ann"): BY_IDENTITY})
+    store.absorb(freeze=False)
+    assert tracked(store) == [1]
+
+    change = {"set": joined("7", "ann"), "identify": ["11", "7", "ann"]}
+    guest.put(Kind.STATE, 0, said, clock_then, json.dumps(change).encode())
+    assert store.absorb(freeze=False).erased
+
+    assert tracked(store) == []
+    assert store.ledger is not None and store.ledger.queue.actors() == []
+
+
+def test_dead_letters_and_held_properties_are_forgotten(store: Store, clock: FakeClock) -> None:
+    """Also what was refused, and what waits for a name."""
+    put_event(store.journal, clock, n=1, actor=Actor("11", "7"))
+    store.record_user_properties(Actor("11", "7"), b'{"mail":"a@b.example"}')
+    store.absorb(freeze=False)
+    assert store.ledger is not None
+    queue = store.ledger.queue
+    queue.bury([one.id for one in queue.peek()], status=400, reason="no", now=0)
+    clock.advance(1)
+    store.record_state({forgotten_facet("7"): BY_USER_ID})
+
+    store.absorb(freeze=False)
+
+    assert queue.dead_count() == 0
+    assert store.books().counts["dropped.purged"] == 1
+    assert store.ledger.database.query("SELECT * FROM user_property") == []
+    assert queue.purges == 1
+
+
+def test_no_byte_of_somebody_forgotten_stays(
+    store: Store, state_dir: Path, clock: FakeClock
+) -> None:
+    """Not in the database, not in its log, not in a journal; delivered rows left none before."""
+    for number in range(2000):
+        actor = Actor("11", "7", "nobody-must-know") if number % 3 else OTHER
+        put_event(store.journal, clock, n=number, actor=actor)
+    store.absorb(freeze=True)
+    assert store.ledger is not None
+    store.ledger.queue.ack([one.id for one in store.ledger.queue.peek(limit=500)])
+    put_event(store.journal, clock, n=0, actor=Actor("11", "7", "nobody-must-know"))
+    clock.advance(1)
+    store.record_state({forgotten_facet("nobody-must-know"): BY_IDENTITY})
+    store.journal.rotate()
+
+    store.absorb(freeze=False)
+
+    assert store.ledger.queue.actors() == ["99"]
+    for path in state_dir.iterdir():
+        assert b"nobody-must-know" not in path.read_bytes(), path.name
+
+
+def test_forgetting_survives_a_restart(state_dir: Path, clock: FakeClock) -> None:
+    """What a journal holds back until then is judged by what was said before."""
+    guest = Journal(state_dir, clock.boot_id)
+    guest.open()
+    then = clock.boot_ns()
+    with opened(state_dir, clock) as store:
+        clock.advance(1)
+        store.record_state({forgotten_facet("ann"): BY_IDENTITY})
+        store.absorb(freeze=False)
+    with opened(state_dir, clock) as store:
+        body = Wire().body("Late", {}, Ambient.of({}, actor_line(ANNS, "5")))
+        assert body is not None
+        guest.put(Kind.EVENT, 0, clock.wall_ns(), then, body)
+        guest.close()
+        store.absorb(freeze=False)
+        assert store.books().counts["dropped.purged"] == 1
+        balanced(store)
