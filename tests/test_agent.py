@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import threading
 import time
 import uuid
@@ -1179,6 +1180,187 @@ def test_a_pause(start: MakeAgent, server: Collector) -> None:
     again.resume_delivery()
     assert not again.status().paused
     assert [event.event for event in sent(server, again)] == ["paused"]
+
+
+# -- forget ----------------------------------------------------------------------------
+
+
+def on_disk(place: Path, word: str) -> list[str]:
+    """The files under a directory in which a word stands."""
+    return [path.name for path in place.rglob("*") if path.is_file() and word in _text(path)]
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode("latin-1")
+
+
+def test_the_current_user_is_forgotten(start: MakeAgent, server: Collector, tmp_path: Path) -> None:
+    """Nothing of theirs is sent or left on the disk, and somebody new is there instead."""
+    agent = start()
+    agent.track("Before The Login", {"who": "Q7forgetme"})
+    agent.identify("forgetme@example.org")
+    agent.add_user_properties({"nickname": "Q7forgetme"})
+    agent.add_event_properties({"screen": "front"})
+    agent.track("After The Login", {"who": "Q7forgetme"})
+    user_id, session_id = agent.user_id, agent.session_id
+    assert user_id is not None
+
+    assert agent.forget(identity="forgetme@example.org") is True
+
+    assert agent.identity is None
+    assert agent.user_id not in (user_id, None)
+    assert agent.session_id not in (session_id, None)
+    status = agent.status()
+    assert (status.recorded, status.queued, status.dropped_by) == (2, 0, {"purged": 2})
+    for word in ("forgetme@example.org", "Q7forgetme", user_id):
+        eventually(lambda word=word: on_disk(tmp_path / "state", word) == [])  # type: ignore[misc]
+    agent.track("Somebody Else")
+    (event,) = sent(server, agent)
+    assert (event.user_id, event.identity) == (agent.user_id, None)
+    assert event.properties == {"screen": "front"}
+    assert not any(word in str(server.users) for word in ("forgetme", "Q7", user_id))
+
+
+def test_only_the_one_who_is_named_is_forgotten(start: MakeAgent, server: Collector) -> None:
+    """Whoever was here before or is here now stays, with all that was recorded of them."""
+    agent = start()
+    agent.identify("one")
+    agent.track("e", {"of": "one"})
+    agent.reset_identity()
+    agent.identify("two")
+    agent.track("e", {"of": "two"})
+    user_id, session_id = agent.user_id, agent.session_id
+
+    assert agent.forget(identity="one") is True
+
+    assert (agent.user_id, agent.identity, agent.session_id) == (user_id, "two", session_id)
+    assert [event.properties for event in sent(server, agent)] == [{"of": "two"}]
+    assert agent.status().dropped_by == {"purged": 1}
+
+
+def test_a_user_id_leads_to_the_person(start: MakeAgent, server: Collector) -> None:
+    """What was recorded before the login goes, and so does what was recorded after it."""
+    agent = start()
+    agent.track("e")
+    user_id = agent.user_id
+    assert user_id is not None
+    agent.identify("three")
+    agent.track("e")
+    agent.reset_identity()
+    agent.track("e", {"of": "a stranger"})
+
+    assert agent.forget(user_id=int(user_id)) is True
+
+    assert [event.properties for event in sent(server, agent)] == [{"of": "a stranger"}]
+    assert agent.status().dropped_by == {"purged": 2}
+
+
+def test_somebody_forgotten_may_come_back(start: MakeAgent, server: Collector) -> None:
+    """What is recorded under the identity afterwards is kept, under a new user id."""
+    agent = start()
+    agent.identify("four")
+    agent.track("e", {"when": "before"})
+    old = agent.user_id
+    agent.forget(identity="four")
+    agent.identify("four")
+    agent.track("e", {"when": "after"})
+
+    (event,) = sent(server, agent)
+
+    assert event.properties == {"when": "after"}
+    assert event.identity == "four" and event.user_id != old
+
+
+def test_dead_letters_of_the_forgotten_go(start: MakeAgent, server: Collector) -> None:
+    """What Heap has refused is deleted as well."""
+    agent = start()
+    agent.identify("five")
+    agent.track("e")
+    server.reply(400)
+    agent.flush(30)
+    eventually(lambda: agent.status().dead == 1)
+
+    assert agent.forget(identity="five") is True
+
+    status = agent.status()
+    assert (status.recorded, status.dead, status.dropped_by) == (1, 0, {"purged": 1})
+
+
+def test_the_forgotten_under_another_app_id(start: MakeAgent, server: Collector) -> None:
+    """Everything in the directory is searched, whatever app id it was recorded under."""
+    agent = start()
+    agent.identify("six")
+    agent.track("e")
+    agent.set_app_id("12")
+    agent.track("e", {"of": "a stranger"})
+
+    assert agent.forget(identity="six") is True
+
+    assert [event.properties for event in sent(server, agent)] == [{"of": "a stranger"}]
+
+
+def test_forgetting_can_begin_with_new_event_properties(
+    start: MakeAgent, server: Collector
+) -> None:
+    """With ``clear_event_properties_on_new_user`` they go with the user."""
+    agent = start(clear_event_properties_on_new_user=True)
+    agent.identify("seven")
+    agent.add_event_properties({"name": "Seven"})
+    agent.forget(identity="seven")
+    agent.track("e")
+    assert [event.properties for event in sent(server, agent)] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ({}, "identity must be a string"),
+        ({"identity": "a", "user_id": 1}, "allowed is one of them"),
+        ({"identity": True}, "got bool"),
+        ({"identity": " "}, "got ' '"),
+        ({"user_id": True}, "got bool"),
+        ({"user_id": "abc"}, "got 'abc'"),
+        ({"user_id": -1}, "must be an integer"),
+        ({"user_id": 1.5}, "got float"),
+    ],
+)
+def test_whom_to_forget_is_unclear(start: MakeAgent, names: Any, says: str) -> None:
+    """It raises, says what came, and nobody is forgotten."""
+    agent = start()
+    agent.track("e")
+    with pytest.raises(InvalidCall, match=re.escape(says)):
+        agent.forget(**names)
+    assert agent.status().queued == 1
+
+
+def test_a_disabled_agent_has_nobody_to_forget(start: MakeAgent, tmp_path: Path) -> None:
+    """It says so, and makes no file."""
+    assert start(disabled=True).forget(identity="eight") is True
+    assert not (tmp_path / "state").exists()
+
+
+def test_forgetting_while_opted_out(start: MakeAgent) -> None:
+    """What was kept for later is deleted all the same, and nobody new is made up."""
+    agent = start()
+    agent.identify("nine")
+    agent.track("e")
+    agent.opt_out(purge=False)
+    assert agent.forget(identity="nine") is True
+    assert agent.status().dropped_by == {"purged": 1}
+    assert agent.user_id is None
+    agent.opt_in()
+    assert agent.identity is None
+
+
+def test_forgetting_without_a_disk(start: MakeAgent, tmp_path: Path) -> None:
+    """An agent that keeps everything in memory forgets there."""
+    (tmp_path / "file").touch()
+    agent = start(directory=tmp_path / "file" / "state")
+    assert agent.status().storage == "memory"
+    agent.identify("ten")
+    agent.track("e")
+    assert agent.forget(identity="ten") is True
+    assert agent.status().dropped_by == {"purged": 1}
 
 
 # -- disabled ------------------------------------------------------------------------

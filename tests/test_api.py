@@ -49,6 +49,7 @@ VERBS: dict[str, Callable[[], object]] = {
     "status": heap.status,
     "opt_out": heap.opt_out,
     "opt_in": heap.opt_in,
+    "forget": lambda: heap.forget(identity="alice"),
     "pause_delivery": heap.pause_delivery,
     "resume_delivery": heap.resume_delivery,
     "shutdown": heap.shutdown,

@@ -25,6 +25,7 @@ PUBLIC = [
     "clear_event_properties",
     "disable_visualizer_pairing_gesture",
     "flush",
+    "forget",
     "identify",
     "init",
     "new_visitor",

@@ -143,7 +143,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("demo", "track", "identify", "status", "flush", "collector"):
+    for name in ("demo", "track", "identify", "status", "flush", "forget", "collector"):
         assert f"\n  {name} " in done.stdout
 
 

@@ -155,16 +155,22 @@ done = agent.sync(1)
 heap.opt_out()
 heap.opt_out(purge=False)
 heap.opt_in()
+done = heap.forget(identity="ann")
+done = heap.forget(user_id=11)
 heap.pause_delivery()
 heap.resume_delivery()
 heap.shutdown()
 heap.shutdown(timeout=2.0)
 agent.opt_out(False)
 agent.opt_in()
+done = agent.forget(identity=11)
+done = agent.forget(user_id="11")
 agent.pause_delivery()
 agent.resume_delivery()
 agent.shutdown(timedelta(seconds=2))
 
+heap.forget("ann")  # type: ignore[misc]
+agent.forget(identity=1.5)  # type: ignore[arg-type]
 heap.flush("5")  # type: ignore[arg-type]
 agent.sync([])  # type: ignore[arg-type]
 agent.shutdown("2")  # type: ignore[arg-type]
