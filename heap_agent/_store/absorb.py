@@ -20,9 +20,10 @@ from typing import Any, Final
 
 import attrs
 
+from heap_agent._core.bounds import RECORD
 from heap_agent._core.encoder import loads
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.records import FROZEN, GIVEN, PartHeader, Record
+from heap_agent._core.records import FROZEN, GIVEN, OVERHEAD, PartHeader, Record
 from heap_agent._core.state import (
     BY_IDENTITY,
     BY_USER_ID,
@@ -38,7 +39,7 @@ from heap_agent._core.state import (
 )
 from heap_agent._core.wire import Stamper, complete, idempotency_key, read_actor, who
 from heap_agent._store import parts as files
-from heap_agent._store import system
+from heap_agent._store import system, tally
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import DROPPED, RECORDED, Entry, EventQueue
 from heap_agent._store.owner import HeldLock, try_lock
@@ -51,9 +52,6 @@ BATCH: Final = 4_000
 
 #: Positions of unlinked parts that are kept while their journal is written.
 _REMEMBERED: Final = 64
-
-#: About the bytes of a record.
-_RECORD: Final = 512
 
 
 @attrs.frozen(slots=True)
@@ -84,6 +82,7 @@ class Absorbed:
         purged: Everything recorded before was deleted.
         erased: That, or everything of some users: no copy of it may stay.
         damaged: Records that could not be read.
+        dropped: Events that were passed over, because there is no room for them.
         more: A batch was full: call again.
     """
 
@@ -93,17 +92,19 @@ class Absorbed:
     purged: bool = False
     erased: bool = False
     damaged: int = 0
+    dropped: int = 0
     more: bool = False
 
 
 @attrs.define(slots=True)
 class _Source:
-    """One journal as found: its parts, and whether its writer is gone."""
+    """One journal as found: its parts, its tally, and whether its writer is gone."""
 
     id: str
     parts: list[PartFile]
     dead: HeldLock | None
     orphan: bool
+    refused: int = 0
 
     @property
     def complete(self) -> bool:
@@ -146,13 +147,15 @@ class Absorber:
     def __repr__(self) -> str:
         return f"<Absorber [{len(self.state.facets)} facets]>"
 
-    def absorb(self, *, freeze: bool, limit: int = BATCH) -> Absorbed:
+    def absorb(self, *, freeze: bool, limit: int = BATCH, pass_over: int = 0) -> Absorbed:
         """
         Read one batch.
 
         Args:
             freeze: Deliveries succeed: settle the rows' time in the same commit.
             limit: Records in the transaction, at most (or a few more).
+            pass_over: Bytes of events, the oldest, that are only counted, as
+                dropped: there is no room for all that waits in the journals.
 
         Raises:
             DatabaseTrouble: The batch was not taken; nothing is lost.
@@ -164,7 +167,7 @@ class Absorber:
             if self._stale:
                 self._reload()
             sources += self._sources()
-            self._transact(sources, done, finished, freeze, limit)
+            self._transact(sources, done, finished, _Batch(self, freeze, limit, pass_over))
         except BaseException:
             self._stale = True
             for source in sources:
@@ -180,7 +183,7 @@ class Absorber:
         """
         try:
             with self._database.transact():
-                batch = _Batch(self, freeze, BATCH)
+                batch = _Batch(self, freeze)
                 boot = self.timeline.ordinal(header.boot_id)
                 for record in records:
                     batch.take(record, header, boot)
@@ -218,20 +221,21 @@ class Absorber:
         sources: list[_Source],
         done: Absorbed,
         finished: list[PartFile],
-        freeze: bool,
-        limit: int,
+        batch: _Batch,
     ) -> None:
-        nothing = not any(source.parts for source in sources) and not self._forget
+        nothing = not any(source.parts or source.refused for source in sources)
+        nothing = nothing and not self._forget
         if nothing and self._looked:
             return
         with self._database.transact() as execute:
-            batch = _Batch(self, freeze, limit)
             positions = self._positions()
             spans = [
                 (source, span)
                 for source in sources
                 for span in files.spans(source.parts, positions)
             ]
+            for source in sources:
+                self._count_refused(source, positions, batch)
             for source, span in spans:
                 if done.records >= batch.limit:
                     done.more = True
@@ -246,10 +250,28 @@ class Absorber:
             done.requests = batch.requests
             done.purged = batch.purged
             done.erased = batch.purged or batch.forgets
+            done.dropped = batch.dropped
             if done.records or done.damaged:
                 self.timeline.forget()
                 self.timeline.save()
         self._known, self._forget = positions, []
+
+    def _count_refused(
+        self, source: _Source, positions: dict[tuple[str, int], int], batch: _Batch
+    ) -> None:
+        place = source.id, tally.NUMBER
+        new = source.refused - positions.get(place, 0)
+        if new > 0:
+            batch.counts[RECORDED] += new
+            batch.counts[DROPPED + "full"] += new
+            self._set_position(place, source.refused, positions)
+
+    def _set_position(
+        self, place: tuple[str, int], position: int, positions: dict[tuple[str, int], int]
+    ) -> None:
+        positions[place] = position
+        with self._database.transact() as execute:
+            execute("REPLACE INTO position VALUES (?, ?, ?)", (*place, position))
 
     def _read(
         self,
@@ -270,7 +292,7 @@ class Absorber:
                 complete=complete,
                 until=span.until,
                 following=span.following,
-                limit=batch.limit * _RECORD,
+                limit=batch.limit * RECORD,
             )
             if chunk is None:
                 return
@@ -292,9 +314,7 @@ class Absorber:
         if not chunk.finished and done.records >= batch.limit:
             done.more = True
         if position != before:
-            positions[part.place] = position
-            with self._database.transact() as execute:
-                execute("REPLACE INTO position VALUES (?, ?, ?)", (*part.place, position))
+            self._set_position(part.place, position, positions)
 
     # -- files --
 
@@ -303,6 +323,8 @@ class Absorber:
         Journals, oldest first; those whose writer is dead are held locked.
         """
         found = files.find_parts(self._directory)
+        for id in tally.read_tallies(self._directory):
+            found.setdefault(id, [])
         locks = set(files.find_locks(self._directory))
         own = self._own()
         for id in sorted(locks - set(found)):
@@ -319,6 +341,9 @@ class Absorber:
                 # Listed again under the lock: its writer may have added one meanwhile.
                 source.parts = files.find_parts(self._directory).get(id, [])
             sources.append(source)
+        refused = tally.read_tallies(self._directory)
+        for source in sources:
+            source.refused = refused.get(source.id, 0)
         # The newest last, so that rows come in order as far as it is known.
         sources.sort(key=self._age)
         return sources
@@ -350,6 +375,7 @@ class Absorber:
             if not left:
                 for draft in files.drafts(self._directory, source.id):
                     system.unlink_quietly(draft)
+                system.unlink_quietly(tally.tally_path(self._directory, source.id))
             if source.dead is not None:
                 source.dead.release(unlink=not left)
         if finished or not self._looked:
@@ -366,14 +392,20 @@ class Absorber:
         are kept for a while: a copy of an unlinked part may still turn up.
         """
         found = files.find_parts(self._directory)
-        alive = {*files.find_locks(self._directory), self._own()}
+        alive = {
+            *files.find_locks(self._directory),
+            *tally.read_tallies(self._directory),
+            self._own(),
+        }
         gone = []
         for id, number in self._known:
             numbers = [part.number for part in found.get(id, ())]
             if number in numbers:
                 continue
             newest = max(numbers, default=number)
-            if (id not in alive and not numbers) or newest - number > _REMEMBERED:
+            ended = id not in alive and not numbers
+            old = number != tally.NUMBER and newest - number > _REMEMBERED
+            if ended or old:
                 gone.append((id, number))
         return gone
 
@@ -405,8 +437,12 @@ class _Batch:
     every word about consent in the batch is known, whichever journal it was in.
     """
 
-    def __init__(self, absorber: Absorber, freeze: bool, limit: int) -> None:
+    def __init__(
+        self, absorber: Absorber, freeze: bool, limit: int = BATCH, pass_over: int = 0
+    ) -> None:
         self.limit = limit
+        self.dropped = 0
+        self._pass_over = pass_over
         self._absorber = absorber
         self._freeze = freeze
         self.counts: Counter[str] = Counter()
@@ -427,7 +463,11 @@ class _Batch:
         with self._understanding(record):
             if record.kind == Kind.EVENT:
                 self.counts[RECORDED] += 1
-                self._judged.append((at, record, {}))
+                if self._pass_over > 0:
+                    self._pass_over -= len(record.body) + OVERHEAD
+                    self.dropped += 1
+                else:
+                    self._judged.append((at, record, {}))
             elif record.kind == Kind.USER_PROPERTIES:
                 self._judged.append((at, record, {}))
             elif record.kind == Kind.STATE:
@@ -496,6 +536,7 @@ class _Batch:
                 else:
                     self._user_properties(record, at)
         absorber.queue.insert(self._entries)
+        self.counts[DROPPED + "full"] += self.dropped
         absorber.queue.add(self.counts)
         absorber.properties.save(absorber.state, self.changed)
 

@@ -326,6 +326,11 @@ class Database:
         with self._in_use() as connection:
             return connection.execute(sql, parameters).fetchall()
 
+    @property
+    def bytes(self) -> int:
+        """What the file takes once the log is folded in."""
+        return int(self.query("PRAGMA page_count")[0][0]) * PAGE_BYTES
+
     def checkpoint(self) -> None:
         """
         Fold the write-ahead log into the file and cut it to nothing.

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
 
 import attrs
@@ -31,12 +31,11 @@ CHUNK: Final = 256
 #: … but no more than it takes of large ones.
 CHUNK_BYTES: Final = 262_144
 
-#: Dead letters may take this part of `max_bytes`.
-DEAD_SHARE: Final = 10
-
 #: How many rows one look at the queue's head takes in.
 LOOK: Final = 2_000
 LOOK_BYTES: Final = 4_000_000
+
+_DELETE_EVENT: Final = f"DELETE FROM entry WHERE id = ? AND kind = {int(Kind.EVENT)}"
 
 _ROW: Final = "id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body"
 _PLACES: Final = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
@@ -45,6 +44,19 @@ _CHECKED: Final = Struct("<qBBqqq")
 RECORDED: Final = "recorded"
 DELIVERED: Final = "delivered"
 DROPPED: Final = "dropped."
+
+
+class Dropped(NamedTuple):
+    """
+    What was dropped to make room.
+
+    Attributes:
+        rows: Of every kind.
+        events: Those that were events.
+    """
+
+    rows: int
+    events: int
 
 
 @attrs.frozen(slots=True)
@@ -400,15 +412,12 @@ class EventQueue:
 
     # -- away --
 
-    def drop_oldest(self, bytes_to_free: int) -> int:
+    def drop_oldest(self, bytes_to_free: int) -> Dropped:
         """
         Make room: drop whole chunks of the oldest events, never one in flight;
         other rows only when no event is left.
-
-        Returns:
-            How many events were dropped.
         """
-        dropped = 0
+        rows = events = 0
         with self.database.transact():
             for kinds in ((Kind.EVENT,), (Kind.IDENTIFY, Kind.USER_PROPERTIES)):
                 while bytes_to_free > 0:
@@ -416,9 +425,10 @@ class EventQueue:
                     if not victims:
                         break
                     bytes_to_free -= sum(size for _, size in victims)
-                    dropped += self._delete([id for id, _ in victims])
-            self.add({DROPPED + "full": dropped})
-        return dropped
+                    events += self._delete([id for id, _ in victims])
+                    rows += len(victims)
+            self.add({DROPPED + "full": events})
+        return Dropped(rows, events)
 
     def drop_dead(self, bytes_to_free: int) -> int:
         """
@@ -566,15 +576,11 @@ class EventQueue:
         """
         Delete rows by name; how many of those that existed were events.
         """
-        with self.database.transact() as execute:
-            events = 0
-            for id in ids:
-                if execute(
-                    "DELETE FROM entry WHERE id = ? AND kind = ?", (id, int(Kind.EVENT))
-                ).rowcount:
-                    events += 1
-                else:
-                    execute("DELETE FROM entry WHERE id = ?", (id,))
+        rows = [(id,) for id in ids]
+        with self.database.transact():
+            events = self.database.execute_many(_DELETE_EVENT, rows)
+            if events < len(rows):
+                self.database.execute_many("DELETE FROM entry WHERE id = ?", rows)
             return events
 
     def _remove_damaged(self, ids: Collection[int]) -> None:

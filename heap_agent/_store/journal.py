@@ -25,7 +25,7 @@ This module must not know what a body means, and not SQLite.
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import threading
 from collections import Counter, deque
@@ -38,6 +38,7 @@ from zlib import crc32
 
 import attrs
 
+from heap_agent._core.bounds import PART
 from heap_agent._core.events import Kind
 from heap_agent._core.records import (
     OVERHEAD,
@@ -53,10 +54,8 @@ from heap_agent._core.records import (
 )
 from heap_agent._store import system
 from heap_agent._store.owner import HeldLock, try_lock
-from heap_agent._store.parts import PART_BYTES, lock_path, part_path
-
-#: At the hard cap, this many refusals are noted down in one record.
-_REFUSALS: Final = 100
+from heap_agent._store.parts import lock_path, part_path
+from heap_agent._store.tally import Tally, tally_path
 
 #: What the spill may hold while the disk refuses: a few minutes of events.
 SPILL_BYTES: Final = 4_194_304
@@ -115,9 +114,14 @@ class Journal:
     """
     The journal of this process. All methods may be called from any thread.
 
+    Attributes:
+        refused: Events that there was no room for, in this process.
+        trouble: What the disk said last, while it refuses.
+
     Args:
         directory: Where parts are kept; None keeps everything in the spill.
         boot_id: The boot that records belong to.
+        part_bytes: Size at which a part should be sealed.
         attend: Called (without arguments, from the recording thread) when the
             keeper should have a look: a part is full, or the disk refused.
             Must be re-entrant and must not block.
@@ -129,12 +133,14 @@ class Journal:
         directory: Path | None,
         boot_id: str,
         *,
+        part_bytes: int = PART,
         attend: Callable[[], None] = lambda: None,
         seams: Seams = Seams(),  # noqa: B008 - frozen
     ) -> None:
         self.id = os.urandom(8).hex()
         self._directory = directory
         self._boot_id = boot_id
+        self._part_bytes = part_bytes
         self._attend = attend
         self._write = seams.write
         self._data_sync = seams.data_sync
@@ -147,10 +153,12 @@ class Journal:
         self._sealed: list[_Part] = []
         self._unlisted = False  # a part was created and the directory not yet synced
         self._held: HeldLock | None = None
-        self._attention = PART_BYTES
-        self._written = 0  # bytes in all, counted when a part is attended to
-        self._allowed_until: int | None = None
+        self._attention = 0  # size of the current part at which somebody must look
+        self._earlier = 0  # bytes in the parts before it
+        self._allowed_until: float = math.inf  # bytes in all
         self._refusing = False
+        self._tally: Tally | None = None
+        self.refused = 0
         self._busy = False
         self._opens_itself = False
         self._spill: deque[Spilled] = deque()
@@ -221,21 +229,43 @@ class Journal:
         return accepted
 
     def _call_attention(self, size: int) -> None:
-        self._attention = size + PART_BYTES
-        self._written += PART_BYTES
-        if self._allowed_until is not None and self._written >= self._allowed_until:
-            self._refusing = True
+        if size >= 2 * self._part_bytes:
+            # Whoever should have sealed it is busy. A part is only unlinked as a
+            # whole, so that a long one would stand beside what was read from it.
+            self.rotate()
+        else:
+            self._look_at(size)
         self._attend()
+
+    def _look_at(self, size: int) -> None:
+        """
+        See how much may still be written, and when to look again; under the lock.
+        """
+        room = self._allowed_until - self._earlier - size
+        self._refusing = room <= 0
+        until_full = self._part_bytes - size % self._part_bytes
+        self._attention = size + int(min(max(room, 0), until_full))
+
+    def _set_part(self, part: _Part | None) -> None:
+        """
+        Change the part that is written to.
+        """
+        size = 0 if part is None else part.size
+        # What is not ours to write (a header, what a copy takes over) is not counted.
+        self._earlier = self._written - size
+        self._part = part
+        self._look_at(size)
+
+    @property
+    def _written(self) -> int:
+        return self._earlier + self.size
 
     def _put_slowly(self, entry: Spilled) -> bool:
         if self._busy:
             self._keep(entry)
             return True
         if self._refusing and entry.kind == Kind.EVENT:
-            self._counts["recorded"] += 1
-            self._counts["dropped.full"] += 1
-            if self._counts["dropped.full"] % _REFUSALS == 0:
-                self._note_refusals(entry)
+            self._refuse()
             return False
         trouble = bool(self._spill) or (self._part is None and not self._opens_itself)
         self._keep(entry)
@@ -246,19 +276,21 @@ class Journal:
             self._attend()
         return True
 
-    def _note_refusals(self, latest: Spilled) -> None:
+    def _refuse(self) -> None:
         """
-        Write the counts down, a byte or so for each event that was refused:
-        a kill must not make them vanish.
+        Count an event that there is no room for, so that even a kill leaves the
+        number behind.
         """
-        if self._part is None:
-            return
-        counts = self.take_counts()
-        body = json.dumps(counts).encode()
         try:
-            self._append(self._part, attrs.evolve(latest, kind=int(Kind.COUNTS), body=body))
+            if self._directory is None or (self._held is None and not self.open()):
+                raise OSError("there is nowhere to count")
+            if self._tally is None:
+                self._tally = Tally(tally_path(self._directory, self.id))
+            self._tally.add()
         except OSError:
-            self._counts.update(counts)
+            self._counts["recorded"] += 1
+            self._counts["dropped.full"] += 1
+        self.refused += 1
 
     # -- trouble --
 
@@ -302,7 +334,7 @@ class Journal:
         """
         if self._part is not None:
             self._sealed.append(self._part)
-            self._part = None
+            self._set_part(None)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -350,12 +382,11 @@ class Journal:
                         self._held = try_lock(lock_path(self._directory, self.id), patience=1.0)
                         if self._held is None:
                             raise OSError(f"the lock of journal {self.id} is taken")
-                    self._part = self._new_part()
+                    self._set_part(self._new_part())
                 except OSError as error:
                     self.trouble = str(error)
                     return False
             self._opens_itself = False
-            self._attention = PART_BYTES
             return True
 
     def _new_part(self) -> _Part:
@@ -425,8 +456,7 @@ class Journal:
                     self.trouble = str(error)
                     return False
                 self._retire()
-                self._part = fresh
-                self._attention = PART_BYTES
+                self._set_part(fresh)
             if self._spill:
                 self.retry()
             return True
@@ -457,7 +487,7 @@ class Journal:
     def full(self) -> bool:
         """Whether the current part should be sealed."""
         part = self._part
-        return part is not None and part.size >= PART_BYTES
+        return part is not None and part.size >= self._part_bytes
 
     @property
     def size(self) -> int:
@@ -465,14 +495,24 @@ class Journal:
         part = self._part
         return 0 if part is None else part.size
 
-    def allow(self, room: int) -> None:
+    @property
+    def written(self) -> int:
+        """Bytes that have been recorded."""
+        with self._lock:
+            return self._written
+
+    def allow(self, room: int, *, since: int | None = None) -> None:
         """
         Set the hard cap: how many more bytes may be written before events are
-        refused (checked each `PART_BYTES`).
+        refused.
+
+        Args:
+            room: Bytes.
+            since: What `written` was when the room was measured; now, unless given.
         """
         with self._lock:
-            self._allowed_until = self._written + max(0, room)
-            self._refusing = room <= 0
+            self._allowed_until = room + (self._written if since is None else since)
+            self._look_at(self.size)
 
     @property
     def storage(self) -> str:
@@ -574,9 +614,12 @@ class Journal:
     @property
     def unsynced(self) -> bool:
         """Whether a sync has something to do."""
-        part = self._part
+        part, tally = self._part, self._tally
         return (
-            self._unlisted or bool(self._sealed) or (part is not None and part.synced < part.size)
+            self._unlisted
+            or bool(self._sealed)
+            or (part is not None and part.synced < part.size)
+            or (tally is not None and tally.unsynced)
         )
 
     def sync(self) -> bool:
@@ -593,6 +636,7 @@ class Journal:
             good = True
             for part, size in zip(parts, sizes, strict=True):
                 good &= self._sync_part(part, size)
+            good &= self._sync_tally()
             if good and self._unlisted and self._directory is not None:
                 self._unlisted = False
                 try:
@@ -600,6 +644,16 @@ class Journal:
                 except OSError as error:
                     self._unlisted, self.trouble, good = True, str(error), False
             return good and not self._spill
+
+    def _sync_tally(self) -> bool:
+        tally = self._tally
+        try:
+            if tally is not None and tally.unsynced:
+                tally.sync(self._data_sync)
+        except OSError as error:
+            self.trouble = str(error)
+            return False
+        return True
 
     def _sync_part(self, part: _Part, size: int) -> bool:
         if part.synced < size or part.broken:
@@ -641,8 +695,7 @@ class Journal:
                     # grows now must give way to one that is higher than the copy.
                     fresh = self._new_part()
                     self._retire()
-                    self._part = fresh
-                    self._attention = PART_BYTES
+                    self._set_part(fresh)
                 if not part.path.exists():
                     raise FileNotFoundError(part.path)
                 self._publish(copy)
@@ -659,7 +712,7 @@ class Journal:
         except OSError:
             return False
         if part is self._part:
-            self._part = copy
+            self._set_part(copy)
         else:
             os.close(copy.fd)
             self._sealed.remove(part)
@@ -696,7 +749,7 @@ class Journal:
         journal that holds nothing leaves nothing.
         """
         with self._sync_lock, self._lock:
-            self._let_go(unlink=self._sequence == 0)
+            self._let_go(unlink=self._sequence == 0 and self._tally is None)
 
     def _let_go(self, *, unlink: bool) -> None:
         with self._alone():
@@ -706,10 +759,16 @@ class Journal:
                 if unlink:
                     system.unlink_quietly(part.path)
             self._sealed = []
+            self._leave_tally()
             held, self._held = self._held, None
             if held is not None:
                 held.release(unlink=unlink)
             self._begin_anew()
+
+    def _leave_tally(self) -> None:
+        tally, self._tally = self._tally, None
+        if tally is not None:
+            tally.close()
 
     def open_with_first_record(self) -> None:
         """
@@ -738,6 +797,7 @@ class Journal:
             with suppress(OSError):
                 os.close(part.fd)
         self._sealed = []
+        self._leave_tally()
 
 
 def _draft_path(path: Path) -> Path:

@@ -26,6 +26,7 @@ from heap_agent._core.events import Kind
 from heap_agent._core.records import Record
 from heap_agent._core.state import CONSENT, Moment, State
 from heap_agent._store import parts as files
+from heap_agent._store import tally
 from heap_agent._store.database import Database, DatabaseTrouble, Reader, Trouble
 from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows
 from heap_agent._store.parts import PartFile
@@ -64,16 +65,44 @@ def fingerprint(machine: str) -> str:
     return hashlib.sha256(machine.encode()).hexdigest()[:16]
 
 
-def directory_bytes(directory: Path) -> int:
+@attrs.frozen(slots=True)
+class Sizes:
+    """
+    Bytes in a directory, by kind of file.
+
+    Attributes:
+        journals: Parts, read or not.
+        database: The one in force with its log.
+        others: Everything else.
+    """
+
+    journals: int = 0
+    database: int = 0
+    others: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.journals + self.database + self.others
+
+
+def sizes(directory: Path) -> Sizes:
     """
     Bytes of everything in the directory.
     """
-    total = 0
+    database = database_path(directory).name
+    journals = in_database = others = 0
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             with suppress(OSError):
-                total += entry.stat(follow_symlinks=False).st_size
-    return total
+                size = entry.stat(follow_symlinks=False).st_size
+                if entry.name.endswith(files.SUFFIX):
+                    journals += size
+                elif entry.name.startswith(database):
+                    in_database += size
+                else:
+                    others += size
+    return Sizes(journals, in_database, others)
 
 
 # -- the books ----------------------------------------------------------------------
@@ -144,6 +173,7 @@ class _Snapshot:
 
     state: State = attrs.field(factory=State)
     positions: dict[tuple[str, int], int] = attrs.field(factory=dict)
+    refused: int = 0  # events that were refused and not yet counted there
     boots: dict[str, int] = attrs.field(factory=dict)
     books: Books = attrs.field(factory=Books)
 
@@ -159,14 +189,20 @@ def _look(directory: Path, *, books: bool) -> tuple[_Snapshot, list[tuple[str, s
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(_PAUSE)
-        before = files.find_parts(directory)
+        before, tallies = files.find_parts(directory), tally.read_tallies(directory)
         try:
             found = _snapshot(directory, books=books)
             # Listed again: one that was absorbed after the database was read, and
             # is gone before its turn, would be missing from both.
-            after = files.find_parts(directory)
+            after, tallies_after = files.find_parts(directory), tally.read_tallies(directory)
             if any(set(parts) - set(after.get(id, ())) for id, parts in before.items()):
                 continue
+            if tallies.keys() - tallies_after.keys():
+                continue
+            found.refused = sum(
+                max(0, number - found.positions.get((id, tally.NUMBER), 0))
+                for id, number in tallies_after.items()
+            )
             return found, list(_unabsorbed(after, found.positions))
         except _Vanished:
             continue
@@ -285,7 +321,8 @@ def read_books(directory: Path, boot_id: str) -> Books:
     except DatabaseTrouble:
         # `trouble` says what is wrong; the journals can be counted all the same.
         found, records = _Snapshot(), _journals_alone(directory)
-    counts: Counter[str] = Counter()
+        found.refused = sum(tally.read_tallies(directory).values())
+    counts = Counter({RECORDED: found.refused, DROPPED + "full": found.refused})
     walls = []
     for _, _, record in records:
         if isinstance(record, int):
@@ -295,7 +332,7 @@ def read_books(directory: Path, boot_id: str) -> Books:
         elif record.kind == Kind.COUNTS:
             with suppress(ValueError):
                 counts.update(loads(record.body))
-    unabsorbed = Books(bytes=directory_bytes(directory)).with_waiting(walls, counts)
+    unabsorbed = Books(bytes=sizes(directory).total).with_waiting(walls, counts)
     return found.books.plus(unabsorbed)
 
 

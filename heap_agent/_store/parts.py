@@ -23,6 +23,7 @@ from typing import Final
 
 import attrs
 
+from heap_agent._core.bounds import PART
 from heap_agent._core.records import (
     RECORD_MAGIC,
     Damage,
@@ -32,15 +33,13 @@ from heap_agent._core.records import (
     unpack_header,
 )
 
-#: A part that has grown to this is sealed. Small enough that absorbing one is
-#: quick, large enough that creating files is rare.
-PART_BYTES: Final = 262_144
-
 #: Bytes that are read at once: a part, unless nobody was there to seal it.
-_LOOK: Final = 8 * PART_BYTES
+_LOOK: Final = 8 * PART
 
 #: A part's header fits into this.
 _HEADER: Final = 1_024
+
+SUFFIX: Final = ".part"
 
 _NAME: Final = re.compile(r"^([0-9a-f]{16})-(\d{8})\.part$")
 _LOCK: Final = re.compile(r"^([0-9a-f]{16})\.lock$")
@@ -74,7 +73,7 @@ def part_path(directory: Path, journal: str, number: int) -> Path:
     """
     The file of one part.
     """
-    return directory / f"{journal}-{number:08d}.part"
+    return directory / f"{journal}-{number:08d}{SUFFIX}"
 
 
 def lock_path(directory: Path, journal: str) -> Path:

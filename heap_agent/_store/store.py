@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from heap_agent._core.bounds import RECORD, Bounds
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.state import NEVER, Moment, State, Value
 from heap_agent._core.wire import actor_line
@@ -31,8 +32,8 @@ from heap_agent._store import outlook, system
 from heap_agent._store import parts as files
 from heap_agent._store.absorb import BATCH, Absorbed, Request
 from heap_agent._store.bell import Bell
-from heap_agent._store.database import DatabaseTrouble, Trouble
-from heap_agent._store.event_queue import DEAD_SHARE, DROPPED, RECORDED
+from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, Trouble
+from heap_agent._store.event_queue import DROPPED, RECORDED
 from heap_agent._store.journal import Journal, Seams
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.memory import Memory
@@ -45,12 +46,8 @@ _log = logging.getLogger("heap_agent.store")
 #: from there.
 MEMORY_PATIENCE: Final = 10.0
 
-#: Under the hard cap for journals that nobody absorbs, and above `max_bytes`.
-_SLACK: Final = files.PART_BYTES
-
-#: When the directory is over its limit, this part of it is freed, so that room
-#: is not made for one event at a time.
-_FREE_SHARE: Final = 8
+#: Seconds between two lines in the log about dropped events.
+_LOG_DROPS_EVERY: Final = 60.0
 
 #: Records that are absorbed at once while the disk is full.
 _LITTLE: Final = 200
@@ -82,8 +79,15 @@ class Store:
     ) -> None:
         self.directory = directory
         self.clock = clock
-        self.max_bytes = max_bytes
-        self.journal = Journal(directory, clock.boot_id, attend=attend, seams=seams)
+        self.bounds = Bounds(max_bytes)
+        self.journal = Journal(
+            directory,
+            clock.boot_id,
+            part_bytes=self.bounds.part,
+            attend=attend,
+            seams=seams,
+        )
+        self.journal.allow(self.bounds.unseen)
         self.ledger: Ledger | None = None
         self.trouble: str | None = None
         self._work = threading.RLock()
@@ -95,6 +99,8 @@ class Store:
         self._pressed = False  # the disk is full and the reserve has been given up
         self._schema_is_newer = False
         self._replacing = False  # files that somebody removed
+        self._dropped = 0  # events, not yet told
+        self._dropped_told: float | None = None
         self._logged: set[str] = set()
 
     def __repr__(self) -> str:
@@ -109,6 +115,7 @@ class Store:
         """
         self.journal.retry()
         self.try_to_own()
+        self._cap_journal()
 
     def try_to_own(self) -> bool:
         """
@@ -327,24 +334,22 @@ class Store:
         with self._work:
             if self.ledger is None:
                 return total
-            limit = BATCH
-            if self._pressed and not self._room_again():
-                if not self._may_absorb_a_little(self.ledger):
-                    return total
-                limit = _LITTLE
+            little = self._pressed and not self._room_again()
+            if little and not self._may_absorb_a_little(self.ledger):
+                return total
             try:
                 if freeze:
                     # A clock that was set since the keeper's last look would go unnoticed.
                     self.ledger.timeline.tick(*self.now())
                 while True:
-                    done = self.ledger.absorber.absorb(freeze=freeze, limit=limit)
+                    done = self._absorb_batch(self.ledger, freeze=freeze, little=little)
                     total.records += done.records
                     total.damaged += done.damaged
                     total.state_changed |= done.state_changed
                     total.purged |= done.purged
                     total.erased |= done.erased
                     total.requests += done.requests
-                    if not done.more or limit == _LITTLE:
+                    if not done.more or little:
                         break
                 if total.erased:
                     # The write-ahead log still holds what was deleted.
@@ -362,6 +367,20 @@ class Store:
         if total.damaged:
             _log.warning("%d records were damaged on the disk and are lost", total.damaged)
         return total
+
+    def _absorb_batch(self, ledger: Ledger, *, freeze: bool, little: bool) -> Absorbed:
+        if little:
+            return ledger.absorber.absorb(freeze=freeze, limit=_LITTLE)
+        self._cap_journal()
+        limit = min(BATCH, self.bounds.batch)
+        over = self._make_room(ledger)
+        if over > 0:
+            # What is only counted takes no room.
+            limit = min(BATCH, limit + over // RECORD)
+        done = ledger.absorber.absorb(freeze=freeze, limit=limit, pass_over=over)
+        self._tell_dropped(done.dropped)
+        self._cap_journal()
+        return done
 
     def answer(self, request: Request, answer: Mapping[str, Any]) -> None:
         """
@@ -424,28 +443,45 @@ class Store:
 
     @property
     def crowded(self) -> bool:
-        """Whether the directory holds more than it may, and this process can drop."""
-        return (
-            self.ledger is not None
-            and self.directory is not None
-            and outlook.directory_bytes(self.directory) > self.max_bytes
-        )
+        """Whether this process has something to drop or to unlink."""
+        if self.ledger is None or self.directory is None:
+            return False
+        return outlook.sizes(self.directory).total > self.bounds.crowded
 
     def keep_within_bounds(self) -> None:
         """
-        Hold `max_bytes`: drop the oldest of what has been absorbed; hold the
-        reserve; set the journal's hard cap.
+        Set the journal's hard cap; hold dead letters to their share, and the
+        reserve.
         """
         if self.directory is None:
             return
         self._limit_dead_letters()
-        if self.crowded:
-            self._make_room()
-        elif self.ledger is not None and not self._pressed and self._reserve is not None:
-            self._reserve.hold()
-        used = outlook.directory_bytes(self.directory)
-        # Half of what is left: for a moment, what is absorbed stands in both places.
-        self.journal.allow((self.max_bytes - used) // 2 + _SLACK)
+        if self.ledger is not None and self._reserve is not None:
+            if not self._pressed and not self.crowded:
+                self._reserve.hold()
+        self._cap_journal()
+
+    def _cap_journal(self) -> None:
+        if self.journal.full:
+            # What was read of it stands in the queue, too, until it is unlinked.
+            self.journal.rotate()
+        if self.directory is not None:
+            # Measuring takes a while, in which others record.
+            before = self.journal.written
+            found = outlook.sizes(self.directory)
+            used = found.journals + found.others + max(found.database, self._folded())
+            self.journal.allow(self.bounds.full - used, since=before)
+
+    def _folded(self) -> int:
+        """
+        Bytes of the queue's file once the log is folded in, and of a log that has
+        grown as long as it may. 0 where this process cannot tell.
+        """
+        ledger = self.ledger
+        try:
+            return 0 if ledger is None else ledger.database.bytes + WAL_BYTES
+        except DatabaseTrouble:
+            return 0
 
     def _limit_dead_letters(self) -> None:
         with self._work:
@@ -453,32 +489,52 @@ class Store:
                 return
             try:
                 queue = self.ledger.queue
-                over = queue.dead_bytes() - self.max_bytes // DEAD_SHARE
+                over = queue.dead_bytes() - self.bounds.dead
                 if over > 0:
                     queue.drop_dead(over)
                 queue.dead_has_grown = False
             except DatabaseTrouble as error:
                 self._note(error)
 
-    def _make_room(self) -> None:
-        with self._work:
-            if self.ledger is None or self.directory is None:
-                return
-            try:
-                queue = self.ledger.queue
-                self.ledger.database.checkpoint()
-                # The growing part goes when it is sealed. What is absorbed of it
-                # would count twice after a burst, and room be made for both.
-                used = outlook.directory_bytes(self.directory) - self.journal.size
-                if used <= self.max_bytes:
-                    return
-                dropped = queue.drop_oldest(used - self.max_bytes + self.max_bytes // _FREE_SHARE)
-                self.ledger.database.checkpoint()
-            except DatabaseTrouble as error:
-                self._note(error)
-                return
-        if dropped:
-            _log.warning("the queue is full: the %d oldest events were dropped", dropped)
+    def _make_room(self, ledger: Ledger) -> int:
+        """
+        Drop the oldest of what is in the queue, if the directory is full.
+
+        Returns:
+            How many bytes are still too many: the queue has given all it can, and
+            the rest is in the journals.
+        """
+        kept = self._kept(ledger)
+        if kept <= self.bounds.crowded:
+            return 0
+        over = kept - self.bounds.target
+        while over > 0:
+            dropped = ledger.queue.drop_oldest(min(over, self.bounds.step))
+            ledger.database.checkpoint()
+            self._cap_journal()
+            self._tell_dropped(dropped.events)
+            if not dropped.rows:
+                break
+            over = self._kept(ledger) - self.bounds.target
+        return max(0, over)
+
+    def _kept(self, ledger: Ledger) -> int:
+        """
+        Bytes of the directory once the log is folded in and all parts that have
+        been read are unlinked. (A log that a reader holds open is no reason to
+        drop anything.)
+        """
+        assert self.directory is not None
+        others = outlook.sizes(self.directory).others
+        return others + self._folded() + ledger.absorber.pending_bytes()
+
+    def _tell_dropped(self, events: int) -> None:
+        self._dropped += events
+        now = time.monotonic()
+        told = self._dropped_told
+        if self._dropped and (told is None or now - told >= _LOG_DROPS_EVERY):
+            _log.warning("the queue is full: the %d oldest events were dropped", self._dropped)
+            self._dropped, self._dropped_told = 0, now
 
     def _note(self, error: DatabaseTrouble) -> None:
         """

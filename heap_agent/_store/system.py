@@ -335,6 +335,19 @@ def open_private(path: Path, flags: int) -> int:
     return os.open(path, flags | careful, 0o600)
 
 
+def write_at_start(fd: int, content: bytes, source: object = os) -> None:
+    """
+    Write over the beginning of a file, all of it or (where the system has a call
+    for it) nothing.
+    """
+    write = getattr(source, "pwrite", None)
+    if write is not None:
+        write(fd, content, 0)
+    else:
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.write(fd, content)
+
+
 def _write_new(path: Path, content: bytes) -> None:
     fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:

@@ -513,7 +513,7 @@ def _why_not(agent: Agent) -> str | None:
         _fail(f"nothing was recorded: {agent.status().problems[-1]}")
     if journal.trouble is not None:
         _fail(f"nothing was recorded: the disk refuses ({journal.trouble})")
-    if journal.pending_counts()["dropped.full"]:
+    if journal.refused:
         _fail("the event was dropped: the state directory has reached max_bytes")
     return None
 

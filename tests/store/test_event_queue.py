@@ -213,7 +213,7 @@ def test_the_oldest_are_dropped_in_chunks(queue: EventQueue) -> None:
     """A full disk is not shaved row by row."""
     fill(queue, *(entry() for _ in range(3 * CHUNK)))
 
-    assert queue.drop_oldest(1) == CHUNK
+    assert queue.drop_oldest(1) == (CHUNK, CHUNK)
     assert ids(queue)[0] == CHUNK + 1
     assert queue.counts()["dropped.full"] == CHUNK
 
@@ -222,7 +222,7 @@ def test_a_chunk_of_large_events_is_small(queue: EventQueue) -> None:
     """Room for one event does not cost a hundred megabytes of others."""
     fill(queue, *(entry(pad=100_000) for _ in range(10)))
 
-    assert queue.drop_oldest(1) == 3
+    assert queue.drop_oldest(1) == (3, 3)
 
 
 def test_rows_in_flight_are_not_dropped(queue: EventQueue) -> None:
@@ -234,7 +234,7 @@ def test_rows_in_flight_are_not_dropped(queue: EventQueue) -> None:
 
     assert ids(queue)[:3] == [1, 2, 3] and len(ids(queue)) == 10
     queue.set_in_flight([])
-    assert queue.drop_oldest(1 << 30) == 10
+    assert queue.drop_oldest(1 << 30) == (10, 10)
 
 
 def test_identity_and_profile_go_last(queue: EventQueue) -> None:
@@ -242,9 +242,9 @@ def test_identity_and_profile_go_last(queue: EventQueue) -> None:
     fill(queue, entry(kind=Kind.IDENTIFY), entry(kind=Kind.USER_PROPERTIES))
     fill(queue, *(entry() for _ in range(20)))
 
-    assert queue.drop_oldest(1_000) == 20
+    assert queue.drop_oldest(1_000) == (20, 20)
     assert ids(queue) == [1, 2]
-    assert queue.drop_oldest(1) == 0
+    assert queue.drop_oldest(1) == (2, 0)
     assert queue.empty()
 
 

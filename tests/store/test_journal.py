@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from helpers import ANN, bodies, opened, put_event, track
 
+from heap_agent._core.bounds import PART
 from heap_agent._core.events import Kind
 from heap_agent._core.records import (
     PartHeader,
@@ -29,7 +30,7 @@ from heap_agent._core.wire import actor_line
 from heap_agent._store import parts as files
 from heap_agent._store.journal import SPILL_BYTES, Journal, Seams
 from heap_agent._store.owner import try_lock
-from heap_agent._store.parts import PART_BYTES
+from heap_agent._store.tally import read_tallies
 from heap_agent.testing import FakeClock
 
 CLOCK = FakeClock()
@@ -611,20 +612,57 @@ def test_at_the_hard_cap_events_are_refused_and_counted(journal: Journal, state_
     assert not put_event(journal, CLOCK)
     assert put(journal, b"state")
 
-    assert journal.pending_counts() == {"recorded": 1, "dropped.full": 1}
+    assert journal.refused == 1 and read_tallies(state_dir) == {journal.id: 1}
     assert read(state_dir, journal.id) == [b"state"]
     journal.allow(1_000_000)
     assert put_event(journal, CLOCK)
 
 
 def test_the_cap_is_noticed_while_recording(journal: Journal) -> None:
-    """Without anybody who looks, recording itself ends within a part of the allowance."""
-    journal.allow(3 * PART_BYTES)
+    """Without anybody who looks, recording itself ends with the allowance."""
+    journal.allow(3 * PART)
     written = 0
     while put(journal, b"x" * 10_000, Kind.EVENT):
         written += 10_000
 
-    assert written <= 4 * PART_BYTES + 20_000
+    assert 3 * PART - 10_000 <= written <= 3 * PART + 10_000
+
+
+def test_a_refusal_that_cannot_be_written_is_counted_in_memory(
+    journal: Journal, state_dir: Path
+) -> None:
+    """Where there is nowhere to count, the keeper writes the number later."""
+    journal.allow(0)
+    (state_dir / f"{journal.id}.tally").mkdir()
+
+    assert not put_event(journal, CLOCK)
+
+    assert journal.pending_counts() == {"recorded": 1, "dropped.full": 1}
+    assert journal.refused == 1
+
+
+def test_refusals_are_brought_to_stable_storage(journal: Journal, disk: Disk) -> None:
+    """A power cut takes no more of the number than of the records."""
+    assert journal.sync()
+    journal.allow(0)
+    put_event(journal, CLOCK)
+    assert journal.unsynced
+    journal._data_sync = disk.sync
+    disk.broken = True
+    assert not journal.sync()
+    disk.broken = False
+
+    assert journal.sync() and not journal.unsynced
+
+
+def test_a_journal_that_only_refused_leaves_its_number(journal: Journal, state_dir: Path) -> None:
+    """Closing does not take away what nobody has counted yet."""
+    journal.allow(0)
+    put_event(journal, CLOCK)
+    id = journal.id
+    journal.close()
+
+    assert read_tallies(state_dir) == {id: 1}
 
 
 def test_at_the_hard_cap_a_full_disk_raises_nothing(journal: Journal, disk: Disk) -> None:

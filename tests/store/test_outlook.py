@@ -44,7 +44,7 @@ def test_books_cover_what_is_absorbed_and_what_is_not(state_dir: Path, clock: Fa
         assert books.counts["refused"] == 1
         assert books.oldest == FakeClock().wall_ns() // 1000
         assert dict(books.backlog) == {("11", "1"): 2}
-        assert books.bytes == outlook.directory_bytes(state_dir) > 0
+        assert books.bytes == outlook.sizes(state_dir).total > 0
         deliver(store)
         assert outlook.read_books(state_dir, clock.boot_id).oldest == clock.wall_ns() // 1000
         balanced(store)

@@ -34,7 +34,6 @@ from heap_agent._core.events import Actor, Kind
 from heap_agent._core.state import CONSENT, PAUSED, identity_facet
 from heap_agent._store import outlook
 from heap_agent._store.database import DatabaseTrouble, Trouble
-from heap_agent._store.event_queue import DEAD_SHARE
 from heap_agent._store.journal import Seams
 from heap_agent._store.store import (
     MEMORY_PATIENCE,
@@ -206,7 +205,7 @@ def test_the_directory_stays_within_its_bounds(state_dir: Path, clock: FakeClock
                 if store.crowded or number % 3_000 == 2_999:
                     store.absorb(freeze=False)
                 store.keep_within_bounds()
-                assert outlook.directory_bytes(state_dir) <= limit
+                assert outlook.sizes(state_dir).total <= limit
         store.absorb(freeze=False)
 
         kept = tracked(store)
@@ -233,7 +232,7 @@ def test_a_guest_alone_stops_at_the_hard_cap(state_dir: Path, clock: FakeClock) 
             guest.flush_counts()
 
             assert refused > 1_000
-            assert outlook.directory_bytes(state_dir) <= limit + 3 * 2**18
+            assert outlook.sizes(state_dir).total <= limit
             books = guest.books()
             assert (books.counts["dropped.full"], books.counts["recorded"]) == (refused, 16_000)
             assert guest.read_state().flag(PAUSED)
@@ -254,7 +253,7 @@ def test_dead_letters_take_a_tenth_at_most(state_dir: Path, clock: FakeClock) ->
         queue.bury([one.id for one in queue.peek(limit=1 << 20)], status=400, reason="", now=1)
         store.keep_within_bounds()
 
-        assert 0 < queue.dead_bytes() <= limit // DEAD_SHARE
+        assert 0 < queue.dead_bytes() <= limit // 10
         assert not queue.dead_has_grown
         balanced(store)
 

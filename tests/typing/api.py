@@ -169,7 +169,7 @@ agent.pause_delivery()
 agent.resume_delivery()
 agent.shutdown(timedelta(seconds=2))
 
-heap.forget("ann")  # type: ignore[misc]
+heap.forget("ann")  # type: ignore[call-arg]
 agent.forget(identity=1.5)  # type: ignore[arg-type]
 heap.flush("5")  # type: ignore[arg-type]
 agent.sync([])  # type: ignore[arg-type]
