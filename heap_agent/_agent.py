@@ -379,10 +379,13 @@ class Agent:
         if self._scheduler is not None:
             self._scheduler.run_after(0.0)
 
-    def _reload(self) -> None:
+    def _reload(self) -> bool:
         """
         Take up the state as it stands on disk: at the start, and whenever
         another process has changed it.
+
+        Returns:
+            False where it could not be read now.
         """
         while True:
             version = self._version
@@ -391,13 +394,15 @@ class Agent:
             except DatabaseTrouble as error:
                 if self._user.user_id != "0":
                     # Who is logged in does not change because a disk is busy.
-                    return
+                    return False
                 _log.error("the state cannot be read, a new user begins: %s", error)
                 state = State()
             user = self._user_of(state)
             with self._state_lock:
+                # Said here, or read by another thread, since ours was read.
                 if version != self._version:
                     continue
+                self._version += 1
                 running = self._user.user_id != "0"
                 changed = running and user != self._user
                 erased = running and bool(state.forgotten - self._state.forgotten)
@@ -409,7 +414,7 @@ class Agent:
                 # What was written here of them goes when the owner unlinks the sealed part.
                 self._store.journal.rotate()
                 self._store.ring()
-            return
+            return True
 
     def _restate(self) -> None:
         """

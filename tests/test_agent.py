@@ -1596,3 +1596,25 @@ def test_a_bad_region_does_not_matter_where_the_program_names_the_endpoint(
         balanced(agent)
         agent.shutdown()
         assert len(collector.events()) == 1
+
+
+def test_a_state_that_is_read_late_undoes_nothing(
+    start: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads may read at once; what one of them has heard since stays heard."""
+    agent, other = start(), start()
+    read, reading = agent._store.read_state, threading.Event()
+
+    def read_late() -> Any:
+        found = read()
+        if not reading.is_set():
+            reading.set()
+            other.opt_out()
+            assert agent._reload() and agent.status().opted_out
+        return found
+
+    monkeypatch.setattr(agent._store, "read_state", read_late)
+
+    assert agent._reload()
+
+    assert reading.is_set() and agent.status().opted_out

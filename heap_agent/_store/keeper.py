@@ -22,7 +22,6 @@ import attrs
 
 from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.database import DatabaseTrouble
-from heap_agent._store.parts import PART_BYTES
 from heap_agent._store.store import Store
 
 _log = logging.getLogger("heap_agent.store")
@@ -43,7 +42,8 @@ class Duties:
     What the keeper tells others, always on its own thread.
 
     Attributes:
-        state_changed: Another process has changed the state.
+        state_changed: Another process has changed the state. Returns whether it
+            could be read; if not, it is asked again with the next look.
         became_owner: This process delivers from now on, from the directory or
             from memory.
         requested: Requests that only the sender can carry out.
@@ -54,7 +54,7 @@ class Duties:
             recorded anew.
     """
 
-    state_changed: Callable[[], None]
+    state_changed: Callable[[], bool]
     became_owner: Callable[[], None]
     requested: Callable[[list[Request]], None]
     absorb: Callable[[], Absorbed]
@@ -86,6 +86,9 @@ class Keeper:
         self._unsynced_since: float | None = None
         self._counts_written = 0.0
         self._delivers = False
+        # What the bell has told, until it is done: a disk may be busy for a while.
+        self._to_absorb = False
+        self._to_reload = False
         self._clock_gap: float | None = None
         self._last_error = ""
         self._farewell: Callable[[], None] | None = None
@@ -179,8 +182,6 @@ class Keeper:
                 self._duties.clock_jumped()
         store.replace_removed(self._duties.state_removed)
         store.mend(now)
-        if store.journal.full:
-            store.journal.rotate()
         self._sync(now, urgent)
         if now - self._counts_written >= _COUNTS_EVERY:
             self._counts_written = now
@@ -216,16 +217,22 @@ class Keeper:
     def _listen_to_others(self) -> None:
         store = self._store
         rung, foreign = store.listen()
-        if store.ledger is not None and (rung or self._much_is_pending() or store.crowded):
+        self._to_absorb |= rung
+        self._to_reload |= foreign
+        if store.ledger is not None and (
+            self._to_absorb or self._much_is_pending() or store.crowded
+        ):
             done = self._duties.absorb()
+            self._to_absorb = store.trouble is not None
             if done.requests:
                 self._duties.requested(done.requests)
-        if foreign:
-            self._duties.state_changed()
+        if self._to_reload:
+            self._to_reload = not self._duties.state_changed()
 
     def _much_is_pending(self) -> bool:
         ledger = self._store.ledger
         try:
-            return ledger is not None and ledger.absorber.pending_bytes() >= PART_BYTES
+            part = self._store.bounds.part
+            return ledger is not None and ledger.absorber.pending_bytes() >= part
         except DatabaseTrouble:
             return False

@@ -40,6 +40,9 @@ _REPORTED: Final = "losses_reported"
 #: Seconds between two attempts of a flush that has time left.
 _FLUSH_PATIENCE: Final = 5.0
 
+#: Seconds until a state that could not be read is asked for again.
+_BUSY_PATIENCE: Final = 1.0
+
 #: Seconds over which a queue that is held back by budgets must grow.
 _BUDGET_WATCH: Final = 300.0
 
@@ -78,6 +81,7 @@ class Drain:
         sender: Makes the transport when it is first needed.
         allowed: Whether anything may leave now (consent, pauses).
         state_changed: Told when a record of any process has changed the state.
+            Returns whether that could be read; until it was, nothing leaves.
         report_losses: Told counts of lost events that Heap has not heard of,
             so that an event about them goes along; None: not reported.
     """
@@ -89,7 +93,7 @@ class Drain:
         sender: Callable[[], Sender],
         *,
         allowed: Callable[[], bool],
-        state_changed: Callable[[], None],
+        state_changed: Callable[[], bool],
         report_losses: Callable[[Mapping[str, int]], None] | None = None,
     ) -> None:
         self._store = store
@@ -104,6 +108,8 @@ class Drain:
         self._pass = threading.Lock()
         # Guards the moment between "may anything leave?" and "it has started".
         self._gate = threading.Lock()
+        self._changes = 0  # of the state, as far as they are absorbed
+        self._heard = 0  # those that `state_changed` has read
         self._unsettled: _Unsettled | None = None
         self._restored: Ledger | None = None
         self._delivering = False
@@ -227,11 +233,21 @@ class Drain:
         Move what was recorded into the queue, frozen at once while deliveries
         succeed: one commit less.
         """
-        done = self._store.absorb(freeze=self._delivering)
-        if done.state_changed:
-            # Before any request is answered: whoever asked relies on it.
-            self._state_changed()
+        with self._store.working():
+            done = self._store.absorb(freeze=self._delivering)
+            self._changes += done.state_changed
+            changes = self._changes
+        if changes != self._heard and self._state_changed():
+            self._heard = changes
         return done
+
+    @property
+    def _outdated(self) -> bool:
+        """Whether somebody may have withdrawn consent, and this process does not know."""
+        return self._changes != self._heard
+
+    def _may_send(self) -> bool:
+        return not self._outdated and self._allowed()
 
     # -- one pass --
 
@@ -266,7 +282,7 @@ class Drain:
             # A full disk takes a little at a time: what was sent has made room.
             done = self.absorb()
             self._add_requests_of(done)
-            if not (done.records and self._allowed()):
+            if not (done.records and self._may_send()):
                 return None
         return 0.0
 
@@ -278,7 +294,9 @@ class Drain:
             None to go on, seconds to wait, or -1 when there is nothing to send.
         """
         ledger, candidates = self._look(self._usable())
-        if ledger is None or not self._allowed():
+        if self._outdated:
+            return _BUSY_PATIENCE
+        if ledger is None or not self._may_send():
             return -1.0
         self._remember(ledger)
         step = self._delivery.next_step(
@@ -333,7 +351,7 @@ class Drain:
 
     def _probe(self, timeout: float | None) -> Outcome:
         with self._gate:
-            allowed = self._allowed()
+            allowed = self._may_send()
         if not allowed:
             return Outcome(Answer.REACHED)
         outcome = self._timed(lambda: self._transport.probe(TRACK_PATH, timeout=timeout))
@@ -351,7 +369,7 @@ class Drain:
             return None
         body = wire.join_batch(step.kind, step.app_id, (row.entry.body for row in rows))
         with self._gate:
-            if not self._allowed():
+            if not self._may_send():
                 ledger.queue.set_in_flight(())
                 return -1.0
             if ledger.queue.purges != purges:
@@ -526,6 +544,9 @@ class Drain:
         self._requests += done.requests
 
     def _answer_requests(self, empty: bool) -> None:
+        if self._outdated:
+            # Whoever asked relies on what is in force here.
+            return
         requests, self._requests = self._requests, []
         for request in requests:
             self._store.answer(request, {"done": True, "empty": empty and self._nothing_left()})

@@ -4,19 +4,21 @@ The keeper's loop: what must happen by itself, on a thread that outlives every t
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import attrs
 import pytest
 from helpers import MAX_BYTES, balanced, eventually, track, tracked
 
+from heap_agent._core.bounds import PART
 from heap_agent._core.state import PAUSED
 from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.keeper import Duties, Keeper
 from heap_agent._store.outlook import read_state
-from heap_agent._store.parts import PART_BYTES
 from heap_agent._store.store import Store
 from heap_agent.testing import FakeClock
 
@@ -43,6 +45,7 @@ def _start(state_dir: Path, clock: FakeClock) -> Iterator[Callable[..., Kept]]:
         may_own: bool = True,
         max_bytes: int = MAX_BYTES,
         running: bool = True,
+        unreadable: int = 0,
     ) -> Kept:
         told: list[str] = []
         requests: list[Request] = []
@@ -58,8 +61,12 @@ def _start(state_dir: Path, clock: FakeClock) -> Iterator[Callable[..., Kept]]:
             told.append("absorb")
             return store.absorb(freeze=False)
 
+        def state_changed() -> bool:
+            told.append("state changed")
+            return told.count("state changed") > unreadable
+
         duties = Duties(
-            state_changed=lambda: told.append("state changed"),
+            state_changed=state_changed,
             became_owner=lambda: told.append("became owner"),
             requested=requests.extend,
             absorb=absorb,
@@ -136,7 +143,7 @@ def test_a_full_part_is_sealed_and_absorbed(start: Callable[..., Kept]) -> None:
     """At 256 KB the journal moves into the queue, without anybody asking."""
     kept = start()
     number = 0
-    while kept.store.journal.size < PART_BYTES:
+    while kept.store.journal.size < PART:
         track(kept.store, n=number, text="x" * 500)
         number += 1
 
@@ -194,10 +201,37 @@ def test_others_changes_are_heard(start: Callable[..., Kept]) -> None:
     eventually(lambda: "state changed" in owner.told)
 
 
+def test_a_change_that_cannot_be_read_is_asked_for_again(start: Callable[..., Kept]) -> None:
+    """The bell rings once; a disk that is busy at that moment must not make anybody deaf."""
+    owner, guest = start(), start(unreadable=2)
+    owner.store.record_state({PAUSED: True})
+
+    eventually(lambda: guest.told.count("state changed") == 3)
+
+
+def test_what_could_not_be_absorbed_is_tried_again(start: Callable[..., Kept]) -> None:
+    """Nobody rings twice for one record."""
+    kept = start()
+    eventually(lambda: "became owner" in kept.told)
+    assert kept.store.ledger is not None
+    path = kept.store.ledger.database.path
+    assert path is not None
+    # Another connection that writes is what a refusing disk looks like from here.
+    with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        track(kept.store, n=1)
+        kept.told.clear()
+        kept.store.record_state({PAUSED: True})
+        eventually(lambda: "absorb" in kept.told and kept.store.trouble is not None)
+
+    eventually(lambda: tracked(kept.store) == [1])
+    balanced(kept.store)
+
+
 def test_requests_of_guests_reach_the_sender(start: Callable[..., Kept]) -> None:
     """Also where the directory is crowded at that moment."""
-    owner = start(max_bytes=1_200_000)
-    for number in range(2_500):
+    owner = start(max_bytes=4 * 2**20)
+    for number in range(10_000):
         track(owner.store, n=number, text="x" * 200)
     guest = start(running=False)
     assert guest.store.ask("flush", {}, 0.0) is None

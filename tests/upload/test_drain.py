@@ -16,6 +16,7 @@ from heap_agent._core import wire
 from heap_agent._core.delivery import Delivery, Policy
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.outcomes import Answer, Outcome, unreachable
+from heap_agent._core.state import PAUSED
 from heap_agent._store.store import Store
 from heap_agent._store.system import Clock
 from heap_agent._upload.drain import Drain
@@ -62,6 +63,7 @@ class Setting:
     line: Line
     drain: Drain
     allowed: bool = True
+    readable: bool = True
 
     def record(self, *names: str) -> None:
         """Record events as `track` does."""
@@ -72,6 +74,12 @@ class Setting:
             body = wire.Wire().body(name, None, ambient)
             assert body is not None
             self.store.journal.put(Kind.EVENT, 0, clock.wall_ns(), clock.boot_ns(), body)
+
+    @property
+    def answered(self) -> list[object]:
+        """Answers to requests."""
+        assert self.store.ledger is not None
+        return self.store.ledger.database.query("SELECT 1 FROM memo WHERE name LIKE 'answer:%'")
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -94,7 +102,7 @@ def _make(tmp_path: Path) -> Iterator[Callable[[], Setting]]:
             Delivery(Policy(interval=5.0)),
             lambda: line,
             allowed=lambda: setting.allowed,
-            state_changed=lambda: None,
+            state_changed=lambda: setting.readable,
         )
         made.append(setting)
         return setting
@@ -191,6 +199,24 @@ def test_without_permission_nothing_leaves(make: Callable[[], Setting]) -> None:
 
     here.allowed = True
     assert here.drain.flush(None) is True
+
+
+def test_nothing_leaves_while_a_change_cannot_be_read(make: Callable[[], Setting]) -> None:
+    """It may be an opt-out: nobody is told that it was heard, and nothing is sent."""
+    here = make()
+    here.record("A")
+    here.store.record_state({PAUSED: False})
+    assert here.store.ask("heard", {}, 0.0) is None
+    here.readable = False
+
+    assert here.drain.tick() < 5.0
+    assert here.drain.flush(None) is False
+    assert (here.line.probes, here.line.bodies) == (0, [])
+    assert here.answered == []
+
+    here.readable = True
+    here.drain.tick()
+    assert (len(here.line.bodies), len(here.answered)) == (1, 1)
 
 
 def test_permission_withdrawn_during_a_probe(make: Callable[[], Setting]) -> None:
@@ -290,7 +316,7 @@ def test_a_clock_that_was_just_set_is_noticed_before_rows_are_frozen(
         Delivery(Policy(interval=5.0)),
         lambda: line,
         allowed=lambda: True,
-        state_changed=lambda: None,
+        state_changed=lambda: True,
     )
     here = Setting(store, line, drain)
     clock.advance(0.5)
