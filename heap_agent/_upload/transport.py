@@ -33,8 +33,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from http.client import HTTPException
-from typing import Any
+from http.client import SWITCHING_PROTOCOLS, HTTPException, HTTPMessage, HTTPResponse
+from io import BufferedReader
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
 import attrs
@@ -55,6 +56,9 @@ ANSWER_BYTES = 65_536
 #: So much is handed to the system at once, so that the deadline is looked at
 #: between two pieces of a long upload.
 PIECE_BYTES = 65_536
+
+#: Lines before the body, those of interim answers included; a head has a few dozen.
+HEAD_LINES = 500
 
 #: A reason is one line for a log and for `status`.
 REASON_CHARACTERS = 200
@@ -359,8 +363,57 @@ class _BoundedTLSSocket(_BoundedSocket, ssl.SSLSocket):
     """The same, encrypted; `ssl` makes these by itself (`sslsocket_class`)."""
 
 
+class _Head:
+    """The lines before the body of an answer, none of which may be cut."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lines = 0
+        self.close = file.close
+
+    def readline(self, limit: int) -> bytes:
+        line = self._file.readline(limit)
+        self._lines += 1
+        if self._lines > HEAD_LINES:
+            raise HTTPException("the head of the answer does not end")
+        # An end before the first byte is http.client's to tell: nobody has answered.
+        nothing = not line and self._lines == 1
+        if not (line.endswith(b"\n") or len(line) == limit or nothing):
+            raise HTTPException("the answer was cut in its head")
+        return line
+
+
+class _Answer(HTTPResponse):
+    """
+    The final answer, with a whole head.
+
+    http.client takes a cut head for a whole one, and any interim answer but 100 for
+    the final one. The real one would then be read as that to the next request.
+    """
+
+    def begin(self, **options: Any) -> None:
+        file = self.fp
+        self.fp = cast(BufferedReader, _Head(file))
+        try:
+            super().begin(**options)
+            while self.status < 200:
+                self._pass_over()
+                super().begin(**options)
+        finally:
+            # It is None where http.client has closed it.
+            self.fp = self.fp and file
+
+    def _pass_over(self) -> None:
+        if self.status == SWITCHING_PROTOCOLS:
+            raise HTTPException("HTTP 101: another protocol, which nobody asked for")
+        # Nothing is read again while there are headers.
+        self.headers = self.msg = cast(HTTPMessage, None)
+
+
 class _BoundedConnection(HTTPConnection):
     """Opens bounded sockets, and notes when the request leaves."""
+
+    response_class = _Answer
 
     def _new_conn(self) -> socket.socket:
         try:

@@ -444,6 +444,13 @@ GARBAGE = {
     "unending chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
     "control characters": b"\x1b[31m\x00\x07\xff\r\n\r\n",
     "only 100": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
+    "only 103": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3,
+    "101": b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK,
+    "cut after status": b"HTTP/1.1 200",
+    "cut status line": b"HTTP/1.1 200 OK",
+    "cut before headers": b"HTTP/1.1 200 OK\r\n",
+    "cut header": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "cut after headers": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
 }
 
 
@@ -547,6 +554,48 @@ def test_any_bytes_are_an_outcome(serve: Serve, make: Make) -> None:
         assert isinstance(transport.send("/", b"{}"), Outcome)
 
     check()
+
+
+@pytest.mark.parametrize("status", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
+def test_interim_answers_are_passed_over(serve: Serve, make: Make, status: bytes) -> None:
+    """Each request gets its own final answer, however late, and the connection is kept."""
+    final = iter([OK, b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", OK])
+    interim = b"HTTP/1.1 " + status + b"\r\nLink: </x>\r\n\r\n"
+
+    def hesitate(server: Server, sock: socket.socket) -> None:
+        while server.read_request(sock):
+            sock.sendall(interim)
+            # Whoever takes that for the answer does not wait for what follows.
+            threading.Event().wait(0.1)
+            sock.sendall(interim + next(final))
+
+    server = serve(hesitate)
+    transport = make(server.url)
+    outcomes = [transport.send("/", b"{}"), transport.probe("/"), transport.send("/", b"{}")]
+
+    assert [outcome.status for outcome in outcomes] == [200, 503, 200]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"])
+def test_endless_interim_answers_are_no_answer(serve: Serve, make: Make, status: bytes) -> None:
+    """They are given up before the deadline, and so is the connection."""
+
+    def flood(server: Server, sock: socket.socket) -> None:
+        server.read_request(sock)
+        if len(server.requests) > 1:
+            sock.sendall(OK)
+        while len(server.requests) == 1:
+            sock.sendall(b"HTTP/1.1 " + status + b"\r\n\r\n")
+
+    server = serve(flood)
+    transport = make(server.url)
+    outcome = transport.send("/", b"{}")
+
+    assert outcome.answer is Answer.UNAVAILABLE
+    assert outcome.reason == "HTTPException: the head of the answer does not end"
+    assert transport.send("/", b"{}").answer is Answer.ACCEPTED
+    assert server.connections == 2
 
 
 # -- time and size --------------------------------------------------------------------
