@@ -277,6 +277,9 @@ class Desk:
         """
         Close the connection of the next requests without an answer.
 
+        An agent repeats a request at once if its connection was in use before, and
+        that is one of them: where it is to notice, drop two.
+
         Args:
             count: How many requests.
             when: "before" they are handled, or "after": Heap has the events and

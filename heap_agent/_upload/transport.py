@@ -3,7 +3,8 @@ One request out, one `Outcome` back; nothing is ever raised.
 
 This module must not know what an event is, what an answer means for the queue
 (`_core.outcomes` says what it was, `_core.delivery` what follows), or when the
-next attempt comes: it never retries and never follows a redirect.
+next attempt comes: it never follows a redirect, and repeats a request only where
+a kept-alive connection turns out to be dead.
 
 Two things are done below urllib3, in subclasses of its connections and of the
 sockets, because its own timeouts count anew with every packet:
@@ -215,7 +216,7 @@ class Transport:
         request = _Request(time.monotonic() + timeout, self._connect_timeout, self._read_timeout)
         token = _under_way.set(request)
         try:
-            return self._exchange(request, method, path, body, headers or {})
+            return self._exchange_alive(request, method, path, body, headers or {})
         except Exception as exc:
             # The next attempt reads everything anew: proxy settings, CA bundle
             # and client certificate may be what has to change.
@@ -223,6 +224,18 @@ class Transport:
             return Reply(unreachable(_describe(exc), began=request.began))
         finally:
             _under_way.reset(token)
+
+    def _exchange_alive(self, request: _Request, *what: Any) -> Reply:
+        try:
+            return self._exchange(request, *what)
+        except Exception as exc:
+            if not (request.is_unheard and _is_disconnect(exc)):
+                raise
+        # Servers close idle connections without a word, often while the next request
+        # is on its way. That says nothing about the network or the size of the body,
+        # and keys make it harmless should the server have taken it after all.
+        self.close()
+        return self._exchange(request, *what)
 
     def _exchange(
         self,
@@ -311,12 +324,22 @@ class _Route:
 
 @attrs.define(slots=True)
 class _Request:
-    """The request under way: until when (monotonic), and whether it has left."""
+    """The request under way: until when (monotonic), and what has become of it."""
 
     ends: float
     connect_timeout: float
     read_timeout: float
+    #: Whether a byte of it may have left, on whichever connection.
     began: bool = False
+    #: Whether it left on a connection that had brought an answer before.
+    reused: bool = False
+    #: Whether a byte has come back.
+    heard: bool = False
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether its connection may have been dead all the time."""
+        return self.reused and not self.heard
 
     def left(self) -> float:
         """Seconds until the deadline, never zero."""
@@ -329,8 +352,9 @@ class _Request:
         """Seconds for the first of so many addresses, so that a dead one leaves time for all."""
         return min(self.connect_timeout, self.left() / addresses)
 
-    def begin(self) -> None:
+    def begin(self, *, reused: bool) -> None:
         """The connection stands, and the request leaves now."""
+        self.reused = reused
         self.began = True
         self.ends = min(self.ends, time.monotonic() + self.read_timeout)
 
@@ -344,12 +368,18 @@ class _BoundedSocket(socket.socket):
     """A socket whose every wait ends with the request's deadline."""
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.settimeout(_under_way.get().left())
-        return super().recv(*args, **kwargs)
+        request = _under_way.get()
+        self.settimeout(request.left())
+        data = super().recv(*args, **kwargs)
+        request.heard |= bool(data)
+        return data
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_under_way.get().left())
-        return super().recv_into(*args, **kwargs)
+        request = _under_way.get()
+        self.settimeout(request.left())
+        count = super().recv_into(*args, **kwargs)
+        request.heard |= count > 0
+        return count
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         with memoryview(data) as view, view.cast("B") as octets:
@@ -414,6 +444,11 @@ class _BoundedConnection(HTTPConnection):
     """Opens bounded sockets, and notes when the request leaves."""
 
     response_class = _Answer
+    _used = False
+
+    def connect(self) -> None:
+        super().connect()
+        self._used = False
 
     def _new_conn(self) -> socket.socket:
         try:
@@ -425,7 +460,8 @@ class _BoundedConnection(HTTPConnection):
         # http.client would connect inside, too late to tell the two apart.
         if self.is_closed:
             self.connect()
-        _under_way.get().begin()
+        _under_way.get().begin(reused=self._used)
+        self._used = True
         super().endheaders(message_body, encode_chunked=encode_chunked)
 
 
@@ -560,15 +596,27 @@ def _mask(text: str) -> str:
     return _USERINFO.sub("***@", text)
 
 
+def _is_disconnect(exc: BaseException) -> bool:
+    """Whether the other side has closed the connection, rather than the time being over."""
+    kinds = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    return any(isinstance(e, kinds) for e in _chain(exc))
+
+
 def _describe(exc: BaseException) -> str:
     """The system's own error rather than urllib3's wrapping of it, in one line."""
-    chain = [exc]
-    while (inner := _inner(chain[-1])) is not None and inner not in chain:
-        chain.append(inner)
+    chain = _chain(exc)
     told = next((e for e in reversed(chain) if isinstance(e, (OSError, HTTPException))), exc)
     text = "".join(c if c.isprintable() else " " for c in _mask(str(told)))
     where = "proxy: " if any(isinstance(e, ProxyError) for e in chain) else ""
     return f"{where}{type(told).__name__}: {' '.join(text.split())}"[:REASON_CHARACTERS]
+
+
+def _chain(exc: BaseException) -> list[BaseException]:
+    """An error and what it was made of."""
+    chain = [exc]
+    while (inner := _inner(chain[-1])) is not None and inner not in chain:
+        chain.append(inner)
+    return chain
 
 
 def _inner(exc: BaseException) -> BaseException | None:

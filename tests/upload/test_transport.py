@@ -52,6 +52,7 @@ class Server:
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
+        self._spawning = threading.Lock()  # a thread in the list has been started
         self._open: list[socket.socket] = []
 
     @property
@@ -77,14 +78,23 @@ class Server:
 
     def join(self) -> None:
         """Wait until every handler has ended."""
-        for thread in self._threads[1:]:
+        with self._spawning:
+            handlers = self._threads[1:]
+        for thread in handlers:
             thread.join(LONG)
             assert not thread.is_alive()
 
+    def refuse(self) -> None:
+        """Accept no further connection."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        with self._spawning:
+            self._threads.append(thread)
+            thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -342,7 +352,7 @@ def test_an_error_page_is_classified_with_its_body(serve: Serve, make: Make) -> 
 
 
 def test_nothing_is_sent_twice(serve: Serve, make: Make) -> None:
-    """Server errors and closed connections are answers, not reasons to try again."""
+    """Server errors and new connections that are closed are no reasons to try again."""
     failing = serve(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
     closing = serve(once(b""))
     make(failing.url).send("/", b"{}")
@@ -372,6 +382,116 @@ def test_a_connection_that_the_server_closed_is_replaced(serve: Serve, make: Mak
         server.join()
 
     assert server.connections == 3
+
+
+DYING = {
+    "when a request comes": lambda server, sock: sock.recv(1),
+    "after a request": lambda server, sock: server.read_request(sock),
+    "with a reset": lambda server, sock: (sock.recv(1), reset(sock)),
+}
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("size", [2, 5_000_000], ids=["small", "large"])
+@pytest.mark.parametrize("die", DYING.values(), ids=DYING)
+def test_a_connection_that_dies_under_a_request_is_replaced(
+    serve: Serve,
+    make: Make,
+    ca: trustme.CA,
+    bundle: str,
+    die: Callable[[Server, socket.socket], object],
+    size: int,
+    encrypted: bool,
+) -> None:
+    """A server whose patience ends just when the next request comes costs no attempt."""
+
+    def tire(server: Server, sock: socket.socket) -> None:
+        if server.read_request(sock):
+            sock.sendall(OK)
+            die(server, sock)
+
+    server = serve(tire, server_context(ca, "127.0.0.1") if encrypted else None)
+    transport = make(server.url, ca_bundle=bundle)
+    outcomes = [transport.send("/", b"x" * size) for _ in range(3)]
+
+    assert outcomes == [Outcome(Answer.ACCEPTED, status=200)] * 3
+    assert server.connections == 3
+
+
+def test_a_request_is_repeated_once_only(serve: Serve, make: Make) -> None:
+    """A new connection that dies as well is a failure, and the request has left."""
+
+    def serve_once(server: Server, sock: socket.socket) -> None:
+        if server.read_request(sock) and server.connections == 1:
+            sock.sendall(OK)
+            server.read_request(sock)
+
+    server = serve(serve_once)
+    transport = make(server.url)
+    transport.send("/", b"{}")
+    outcome = transport.send("/", b"{}")
+
+    assert outcome.answer is Answer.UNAVAILABLE
+    assert outcome.began
+    assert (server.connections, len(server.requests)) == (2, 3)
+
+
+def test_a_request_that_left_has_begun_though_its_repetition_could_not(
+    serve: Serve, make: Make
+) -> None:
+    """A part of the body may be at the server, whatever came of the second connection."""
+
+    def refuse(server: Server, sock: socket.socket) -> None:
+        server.read_request(sock)
+        sock.sendall(OK)
+        server.read_request(sock)
+        server.refuse()
+
+    server = serve(refuse)
+    transport = make(server.url)
+    transport.send("/", b"{}")
+    outcome = transport.send("/", b"{}")
+
+    assert outcome.reason.startswith("ConnectionRefusedError: ")
+    assert outcome.began
+
+
+@pytest.mark.parametrize("first", [b"H", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+def test_a_request_that_was_heard_is_not_repeated(serve: Serve, make: Make, first: bytes) -> None:
+    """A server that begins to answer has the request."""
+
+    def begin(server: Server, sock: socket.socket) -> None:
+        server.read_request(sock)
+        sock.sendall(OK)
+        server.read_request(sock)
+        sock.sendall(first)
+
+    server = serve(begin)
+    transport = make(server.url)
+    transport.send("/", b"{}")
+
+    assert transport.send("/", b"{}").answer is Answer.UNAVAILABLE
+    assert (server.connections, len(server.requests)) == (1, 2)
+
+
+def test_silence_on_a_kept_connection_is_not_repeated(serve: Serve, make: Make) -> None:
+    """The time is over then, for a second attempt too."""
+    release = threading.Event()
+
+    def fall_silent(server: Server, sock: socket.socket) -> None:
+        server.read_request(sock)
+        sock.sendall(OK)
+        release.wait(LONG)
+
+    server = serve(fall_silent)
+    transport = make(server.url)
+    transport.send("/", b"{}")
+    outcome = transport.send("/", b"{}", timeout=0.2)
+    release.set()
+
+    assert outcome.answer is Answer.UNAVAILABLE
+    assert outcome.began
+    assert server.connections == 1
 
 
 def test_after_close_a_new_connection_is_opened(serve: Serve, make: Make) -> None:
