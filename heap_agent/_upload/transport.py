@@ -140,7 +140,14 @@ class Transport:
         state = "closed" if self._route is None else f"open, {self._route.via}"
         return f"<Transport {_mask(self._endpoint)!r} [{state}, requests {self._requests}]>"
 
-    def send(self, path: str, body: bytes, *, timeout: float | None = None) -> Outcome:
+    def send(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        timeout: float | None = None,
+        may_begin: Callable[[], bool] | None = None,
+    ) -> Outcome:
         """
         Post one JSON body.
 
@@ -149,11 +156,14 @@ class Transport:
             body: The JSON, encoded.
             timeout: Seconds for all of it; `connect_timeout` + `read_timeout`
                 unless given, which hold as well.
+            may_begin: Asked when the connection stands, TLS included, and the first
+                byte is about to leave; again before the request is repeated. When
+                it says no, nothing leaves. It must not wait.
 
         Returns:
             What the answer was, or why there was none.
         """
-        return self._request("POST", path, body, timeout).outcome
+        return self._request("POST", path, body, timeout, may_begin=may_begin).outcome
 
     def call(
         self,
@@ -209,14 +219,19 @@ class Transport:
         body: bytes | None,
         timeout: float | None,
         headers: Mapping[str, str] | None = None,
+        may_begin: Callable[[], bool] | None = None,
     ) -> Reply:
         if timeout is None:
             timeout = self._connect_timeout + self._read_timeout
         self._requests += 1
-        request = _Request(time.monotonic() + timeout, self._connect_timeout, self._read_timeout)
+        request = _Request(
+            time.monotonic() + timeout, self._connect_timeout, self._read_timeout, may_begin
+        )
         token = _under_way.set(request)
         try:
             return self._exchange_alive(request, method, path, body, headers or {})
+        except _Withheld as exc:
+            return Reply(unreachable(str(exc), began=request.began))
         except Exception as exc:
             # The next attempt reads everything anew: proxy settings, CA bundle
             # and client certificate may be what has to change.
@@ -322,6 +337,10 @@ class _Route:
 # -- one deadline for one request ----------------------------------------------
 
 
+class _Withheld(Exception):
+    """Whoever asked for the request has changed their mind."""
+
+
 @attrs.define(slots=True)
 class _Request:
     """The request under way: until when (monotonic), and what has become of it."""
@@ -329,6 +348,7 @@ class _Request:
     ends: float
     connect_timeout: float
     read_timeout: float
+    may_begin: Callable[[], bool] | None = None
     #: Whether a byte of it may have left, on whichever connection.
     began: bool = False
     #: Whether it left on a connection that had brought an answer before.
@@ -353,7 +373,9 @@ class _Request:
         return min(self.connect_timeout, self.left() / addresses)
 
     def begin(self, *, reused: bool) -> None:
-        """The connection stands, and the request leaves now."""
+        """The connection stands, and the request leaves now, or not at all."""
+        if self.may_begin is not None and not self.may_begin():
+            raise _Withheld("nothing more is to be sent")
         self.reused = reused
         self.began = True
         self.ends = min(self.ends, time.monotonic() + self.read_timeout)

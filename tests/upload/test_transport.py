@@ -20,6 +20,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import trustme
@@ -858,6 +859,91 @@ def _closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+def test_what_may_not_begin_does_not_leave(
+    serve: Serve, make: Make, ca: trustme.CA, bundle: str, encrypted: bool
+) -> None:
+    """The question comes when the connection stands, on each request; a no is no failure."""
+    came: SimpleQueue[bytes] = SimpleQueue()
+
+    def listen(server: Server, sock: socket.socket) -> None:
+        came.put(sock.recv(65_536))
+
+    server = serve(listen, server_context(ca, "127.0.0.1") if encrypted else None)
+    transport = make(server.url, ca_bundle=bundle)
+    asked: list[bool] = []
+
+    def refuse() -> bool:
+        asked.append(came.empty())
+        return False
+
+    outcome = transport.send("/", b"{}", may_begin=refuse)
+    transport.close()
+
+    assert outcome == Outcome(Answer.UNAVAILABLE, reason="nothing more is to be sent")
+    assert came.get(timeout=LONG) == b""
+    assert asked == [True]
+
+
+def test_what_may_begin_leaves(serve: Serve, make: Make) -> None:
+    """The question is asked once for each request, and never where there is no connection."""
+    server = serve(OK)
+    transport = make(server.url)
+    asked: list[int] = []
+
+    def allow() -> bool:
+        asked.append(len(server.requests))
+        return True
+
+    for _ in range(2):
+        assert transport.send("/", b"{}", may_begin=allow).answer is Answer.ACCEPTED
+    assert make("http://127.0.0.1:0").send("/", b"{}", may_begin=allow).reason
+    assert asked == [0, 1]
+    assert server.connections == 1
+
+
+def test_a_refusal_does_not_hold_up_the_next_request(serve: Serve, make: Make) -> None:
+    """Whether the connection is kept or not, the transport goes on."""
+    server = serve(OK)
+    transport = make(server.url)
+    answers = [
+        transport.send("/", b"{}", may_begin=allowed).answer
+        for allowed in (lambda: True, lambda: False, lambda: True)
+    ]
+
+    assert answers == [Answer.ACCEPTED, Answer.UNAVAILABLE, Answer.ACCEPTED]
+    assert len(server.requests) == 2
+
+
+def test_a_question_that_fails_is_an_outcome(serve: Serve, make: Make) -> None:
+    """Whoever cannot say yes has said no."""
+    server = serve(OK)
+    outcome = make(server.url).send("/", b"{}", may_begin=lambda: bool(1 // 0))
+
+    assert outcome.answer is Answer.UNAVAILABLE
+    assert not outcome.began
+    assert server.requests == []
+
+
+def test_a_request_is_not_repeated_when_it_may_not_begin_again(serve: Serve, make: Make) -> None:
+    """Consent that went while the connection died holds; what had left before has begun."""
+
+    def tire(server: Server, sock: socket.socket) -> None:
+        server.read_request(sock)
+        sock.sendall(OK)
+        server.read_request(sock)
+
+    server = serve(tire)
+    transport = make(server.url)
+    transport.send("/", b"{}")
+    allowed = iter([True, False])
+    outcome = transport.send("/", b"{}", may_begin=lambda: next(allowed))
+
+    assert outcome.reason == "nothing more is to be sent"
+    assert outcome.began
+    assert len(server.requests) == 2
 
 
 def test_a_refused_connection_has_not_begun(make: Make, closed_port: int) -> None:
