@@ -13,18 +13,16 @@ kiosks: it is passed over, and a sentence about it is kept in `Loaded.problems`.
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from heap_agent import _options
+from heap_agent import _options, _proxies
 from heap_agent._core import limits
 from heap_agent._core.events import Scalar
 from heap_agent.exceptions import InvalidCall
@@ -134,7 +132,7 @@ class Config:
     proxy: str | None = _options.option(
         None,
         _options.check_proxy,
-        "HTTP proxy; by default that of the environment, for other hosts than this one.",
+        "HTTP proxy, or none; by default the environment's, for other hosts than this one.",
         secret=True,
     )
     ca_bundle: Path | None = _options.option(
@@ -173,17 +171,7 @@ class Config:
     @property
     def is_loopback(self) -> bool:
         """Whether requests stay on this machine."""
-        return is_loopback(self.base_url)
-
-
-def is_loopback(url: str) -> bool:
-    """
-    Whether a URL leads to this machine.
-
-    Names are not looked up: of these only localhost is sure to stay here.
-    """
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+        return _proxies.is_loopback(self.base_url)
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -191,7 +179,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = []
     endpoint = values.get("endpoint")
     if endpoint and endpoint.startswith("http:") and not values.get("allow_insecure"):
-        if not is_loopback(endpoint):
+        if not _proxies.is_loopback(endpoint):
             why = f"{endpoint} has plain HTTP, which is for this machine only"
             found.append(("endpoint", f"{why}; use https, or allow_insecure."))
     if values.get("client_key") and not values.get("client_cert"):
@@ -368,8 +356,8 @@ class _Loader:
                 del self.values[name]
         if "proxy" not in self.values and not _conflicts(self.values):
             base_url = Config(**self.values).base_url
-            for variable, url in _environment_proxies(environment, base_url):
-                self._offer("proxy", url, f"environment {variable}")
+            for source, url in _proxies.find(base_url, environment):
+                self._offer("proxy", url, source)
 
     def _offer(self, name: str, value: object, source: str) -> None:
         if name in self.values:
@@ -403,30 +391,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return table
 
 
-def _environment_proxies(
-    environment: Mapping[str, str], base_url: str
-) -> Iterator[tuple[str, str]]:
-    """What the usual variables say about a URL, the strongest first."""
-    parts = urlsplit(base_url)
-    if is_loopback(base_url) or _is_exempt(parts, environment):
-        return
-    for name in (f"{parts.scheme}_proxy", "all_proxy"):
-        for variable in (name, name.upper()):
-            url = environment.get(variable, "").strip()
-            if url:
-                yield variable, url if "://" in url else f"http://{url}"
-
-
-def _is_exempt(parts: SplitResult, environment: Mapping[str, str]) -> bool:
-    listed = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    host = parts.hostname or ""
-    for entry in listed.split(","):
-        name = entry.strip().lower()
-        if name == "*" or name and name in (host, f"{host}:{parts.port}"):
-            return True
-        if name.lstrip(".*") and host.endswith("." + name.lstrip(".*")):
-            return True
-    return False
+def environment_proxy(url: str) -> str | None:
+    """
+    The proxy that leads to a URL, for those who have no configuration.
+    """
+    return next((proxy for _, proxy in _proxies.find(url, os.environ)), None)
 
 
 # -- directories ---------------------------------------------------------------

@@ -135,10 +135,12 @@ def check_endpoint(value: object) -> str:
 
 
 def check_proxy(value: object) -> str:
+    if value in ("none", ""):
+        return ""  # no proxy, where None would mean that nobody has said anything
     try:
         return _split(value).geturl().rstrip("/")
     except ValueError:
-        raise ValueError("a URL such as http://user:password@proxy.example:3128") from None
+        raise ValueError("a URL such as http://user:password@proxy.example:3128, or none") from None
 
 
 def check_mapping(value: object) -> Mapping[str, Scalar]:
@@ -249,7 +251,7 @@ class Option:
 
     def show(self, value: object) -> str:
         """A value for people: as they would write it, without its password."""
-        if value is None:
+        if value is None or value == "":
             return "none"
         if isinstance(value, bool):
             return "true" if value else "false"

@@ -380,6 +380,9 @@ def test_missing_file_is_no_problem_but_an_unreadable_one_is(tmp_path: Path) -> 
         ({"HTTPS_PROXY": "http://proxy", "NO_PROXY": "x, .heapanalytics.com"}, "http://proxy"),
         ({"HTTPS_PROXY": "http://proxy", "no_proxy": "heapanalytics.com"}, None),
         ({"HTTPS_PROXY": "http://proxy", "HEAP_AGENT_PROXY": "none"}, None),
+        ({"HTTPS_PROXY": "http://proxy", "HEAP_AGENT_PROXY": "http://own"}, "http://own"),
+        ({"HTTPS_PROXY": "socks5://proxy"}, None),
+        ({"https_proxy": "socks5://proxy", "HTTPS_PROXY": "http://proxy"}, "http://proxy"),
         ({"HTTPS_PROXY": "http://proxy", "HEAP_AGENT_ENDPOINT": "https://127.0.0.1"}, None),
         (
             {"HTTPS_PROXY": "http://p", "HEAP_AGENT_ENDPOINT": "https://a.b.c", "NO_PROXY": "b.c"},
@@ -390,6 +393,23 @@ def test_missing_file_is_no_problem_but_an_unreadable_one_is(tmp_path: Path) -> 
 def test_proxy_of_the_environment(variables: dict[str, str], expected: str | None) -> None:
     """The usual variables name the proxy, but for this machine and exempt hosts."""
     assert expected == from_environment(**variables).config.proxy
+
+
+def test_no_proxy_can_be_said(write: Callable[[str], Path]) -> None:
+    """The word "none" wins over the environment's proxy, wherever it was said."""
+    variables = {"HTTPS_PROXY": "http://proxy"}
+    said = [
+        load({"proxy": "none"}, variables, []),
+        load({}, {**variables, "HEAP_AGENT_PROXY": "none"}, []),
+        load({}, variables, [write('proxy = "none"')]),
+    ]
+
+    for loaded in said:
+        [row] = [row for row in loaded.describe() if row.name == "proxy"]
+        assert not loaded.config.proxy
+        assert row.value == "none"
+        assert "HTTPS_PROXY" not in row.source
+        assert not loaded.problems
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ CORE, STORE, UPLOAD, SERVER, TOOLS = (
 )
 ERRORS = "heap_agent.exceptions"
 TRANSPORT = "heap_agent._upload.transport"
-OPTIONS = ("heap_agent._options", "heap_agent._config")
+OPTIONS = ("heap_agent._options", "heap_agent._proxies", "heap_agent._config")
 
 FLOORS = {
     ERRORS: (),
@@ -90,7 +90,8 @@ FLOORS = {
     SERVER: (SERVER, TRANSPORT, CORE, ERRORS, *OPTIONS, "heap_agent._version"),
     "heap_agent.server": (SERVER, ERRORS),
     "heap_agent._options": (CORE, ERRORS),
-    "heap_agent._config": (CORE, ERRORS, "heap_agent._options"),
+    "heap_agent._proxies": (),
+    "heap_agent._config": (CORE, ERRORS, "heap_agent._options", "heap_agent._proxies"),
 }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+from heap_agent._config import environment_proxy
 from heap_agent._core import wire
 from heap_agent._core.budget import Allowance
 from heap_agent._core.events import Kind
@@ -76,7 +77,8 @@ class ServerClient:
         refused_identities: Identities that name nobody, instead of the built-in
             list (``null``, ``undefined``, ``guest`` …): Heap would make one user of
             all who share one, and that cannot be undone.
-        proxy: URL of an HTTP proxy; by default that of the environment.
+        proxy: URL of an HTTP proxy, or "none"; by default that of the environment,
+            for other hosts than this one.
         ca_bundle: File of certificates (PEM) to trust besides the system's.
         client_cert: File of the client's certificate (PEM).
         client_key: File of its key.
@@ -144,6 +146,7 @@ class ServerClient:
 
     def _transport(self, url: str) -> Transport:
         settings = self._settings
+        proxy = environment_proxy(url) if settings.proxy is None else settings.proxy
         return Transport(
             url,
             user_agent=USER_AGENT,
@@ -152,7 +155,7 @@ class ServerClient:
             ca_bundle=_text(settings.ca_bundle),
             client_cert=_text(settings.client_cert),
             client_key=_text(settings.client_key),
-            proxy=settings.proxy,
+            proxy=proxy,
             wall=self._seams.wall,
         )
 

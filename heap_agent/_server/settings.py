@@ -12,9 +12,9 @@ from pathlib import Path
 import attrs
 
 from heap_agent import _options
-from heap_agent._config import is_loopback
 from heap_agent._core import limits
 from heap_agent._core.session import REFUSED
+from heap_agent._proxies import is_loopback
 from heap_agent.exceptions import InvalidCall
 
 __all__ = ["Settings"]

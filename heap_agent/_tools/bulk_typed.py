@@ -155,7 +155,9 @@ def load(options: Mapping[str, Any]) -> _config.Config:
 
 
 def _arguments(config: _config.Config) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in (*_WHERE, *_HOW)}
+    found = {name: getattr(config, name) for name in (*_WHERE, *_HOW)}
+    # The environment has been asked already.
+    return {**found, "proxy": config.proxy or "none"}
 
 
 def settings(config: _config.Config) -> Settings:

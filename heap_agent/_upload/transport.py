@@ -31,7 +31,6 @@ import re
 import socket
 import ssl
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from http.client import SWITCHING_PROTOCOLS, HTTPException, HTTPMessage, HTTPResponse
@@ -101,10 +100,7 @@ class Transport:
             `client_key` names that. The key must not need a pass phrase.
         client_key: A PEM file with the key.
         proxy: The URL of an HTTP proxy, with its user and password if it wants
-            them. It is used for every endpoint, loopback ones too.
-        use_environment_proxies: Without `proxy`, use the system's (HTTPS_PROXY
-            and the like, or the settings of macOS and Windows), but never for an
-            endpoint on loopback.
+            them; none is looked for elsewhere.
         wall: The clock that an absolute ``Retry-After`` is compared with, in
             seconds since 1970.
     """
@@ -120,7 +116,6 @@ class Transport:
         client_cert: str | None = None,
         client_key: str | None = None,
         proxy: str | None = None,
-        use_environment_proxies: bool = True,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._endpoint = endpoint
@@ -131,7 +126,6 @@ class Transport:
         self._client_cert = client_cert
         self._client_key = client_key
         self._proxy = proxy
-        self._use_environment_proxies = use_environment_proxies
         self._wall = wall
         self._route: _Route | None = None
         self._requests = 0
@@ -233,8 +227,8 @@ class Transport:
         except _Withheld as exc:
             return Reply(unreachable(str(exc), began=request.began))
         except Exception as exc:
-            # The next attempt reads everything anew: proxy settings, CA bundle
-            # and client certificate may be what has to change.
+            # The next attempt reads everything anew: CA bundle and client
+            # certificate may be what has to change.
             self.close()
             return Reply(unreachable(_describe(exc), began=request.began))
         finally:
@@ -294,7 +288,7 @@ class Transport:
 
     def _build_route(self) -> _Route:
         endpoint = _parse("endpoint", self._endpoint, ("http", "https"))
-        proxy = self._find_proxy(endpoint)
+        proxy = _parse("proxy", self._proxy, ("http", "https")) if self._proxy else None
         tls = None
         if "https" in (endpoint.scheme, proxy and proxy.scheme):
             tls = _tls_context(self._ca_bundle, self._client_cert, self._client_key)
@@ -309,15 +303,6 @@ class Transport:
             date_is_trusted=endpoint.scheme == "https"
             or (proxy is None and _is_loopback(endpoint.host)),
         )
-
-    def _find_proxy(self, endpoint: Url) -> Url | None:
-        url = self._proxy
-        if not url and self._use_environment_proxies and not _is_loopback(endpoint.host):
-            url = _environment_proxy(endpoint)
-        if not url:
-            return None
-        # HTTPS_PROXY=host:3128 is common and means http.
-        return _parse("proxy", url if "://" in url else f"http://{url}", ("http", "https"))
 
 
 _JSON = {"Content-Type": "application/json"}
@@ -569,14 +554,6 @@ def _parse(what: str, text: str, schemes: tuple[str, ...]) -> Url:
     if url.scheme not in schemes or not url.host:
         raise ValueError(f"{what}: must begin with {' or '.join(schemes)}:// and name a host")
     return url
-
-
-def _environment_proxy(endpoint: Url) -> str | None:
-    host = endpoint.host or ""
-    if urllib.request.proxy_bypass(f"{host}:{endpoint.port}" if endpoint.port else host):
-        return None
-    proxies = urllib.request.getproxies()
-    return proxies.get(endpoint.scheme or "") or proxies.get("all")
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -5,7 +5,6 @@ The transport against raw sockets on loopback that answer well, badly, slowly or
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import select
 import socket
@@ -168,11 +167,8 @@ Make = Callable[..., Transport]
 
 
 @pytest.fixture(name="make")
-def _make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Make transports, in an environment without proxies."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+def _make() -> Iterator[Make]:
+    """Make transports."""
     made: list[Transport] = []
 
     def make(endpoint: str, **options: object) -> Transport:
@@ -1315,43 +1311,14 @@ def test_an_impossible_proxy_keeps_its_password(make: Make, proxy: str) -> None:
     assert "ter2" not in repr(transport)
 
 
-@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_the_environments_proxy_is_used(
-    serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """A proxy of the system's is found, also without a scheme."""
-    proxy = serve(OK)
-    monkeypatch.setenv(name, f"127.0.0.1:{proxy.port}")
-
-    assert make("http://heap.example").send("/", b"{}").answer is Answer.ACCEPTED
-    assert len(proxy.requests) == 1
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.10"])
-def test_loopback_never_goes_through_the_environments_proxy(
-    serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    """A collector on the device is reached directly, whatever the system says."""
+def test_no_proxy_is_looked_for(serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes a transport decides about proxies, and nobody else."""
     proxy = serve(OK)
     monkeypatch.setenv("http_proxy", proxy.url)
-    make(f"http://{host}:1").send("/", b"{}")
+    # A name too long to be looked up: without a proxy nothing leaves this machine.
+    make("http://" + "a" * 64 + ".example").send("/", b"{}")
 
     assert proxy.connections == 0
-
-
-@pytest.mark.parametrize("off", ["no_proxy", "other host", "option"])
-def test_the_environments_proxy_can_be_switched_off(
-    serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch, off: str
-) -> None:
-    """no_proxy and the option keep requests from the proxy; no_proxy for others does not."""
-    proxy = serve(OK)
-    monkeypatch.setenv("http_proxy", proxy.url)
-    monkeypatch.setenv("no_proxy", {"no_proxy": ".example:81", "other host": "x.test"}.get(off, ""))
-    # A name too long to be looked up: without the proxy nothing leaves this machine.
-    endpoint = "http://" + "a" * 64 + ".example:81"
-    make(endpoint, use_environment_proxies=off != "option").send("/", b"{}")
-
-    assert proxy.connections == (1 if off == "other host" else 0)
 
 
 # -- several addresses -----------------------------------------------------------------
