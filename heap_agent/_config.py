@@ -101,7 +101,7 @@ class Config:
         optional=True,
     )
     fleet_size: int = _options.count(
-        1, "Devices that share the app id, and its budget.", unit="devices"
+        1, "Devices that share the app id, and app_budget.", unit="devices"
     )
     strict: bool | None = _options.switch(
         None, "True: faulty values raise; false: faulty recording calls do not raise either."

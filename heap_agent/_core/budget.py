@@ -288,7 +288,8 @@ class Allowance:
         identity_budget: Events a minute of one actor; None switches this and
             the budgets of the requests off.
         app_budget: Events a minute of one app id, or None.
-        fleet_size: The devices that share both event budgets.
+        fleet_size: The devices that share the budget of the app id. Each has users
+            of its own, so that the one of an identity is not divided.
     """
 
     __slots__ = ("_actors", "_app")
@@ -310,10 +311,9 @@ class Allowance:
         """
         Set other numbers; what was spent stays spent.
         """
-        per_device = None if identity_budget is None else identity_budget / fleet_size
         requests = None if identity_budget is None else float(limits.REQUESTS_PER_IDENTITY)
         window = limits.REQUESTS_PER_IDENTITY_SECONDS
-        actors = {Kind.EVENT: _resized(self._actors.get(Kind.EVENT), per_device, 60.0)}
+        actors = {Kind.EVENT: _resized(self._actors.get(Kind.EVENT), identity_budget, 60.0)}
         for kind in (Kind.IDENTIFY, Kind.USER_PROPERTIES, Kind.ACCOUNT_PROPERTIES):
             actors[kind] = _resized(self._actors.get(kind), requests, window)
         self._actors = actors

@@ -37,7 +37,8 @@ Answers
 For the answer to a `Send`:
 
     answer         rows                  lane                      window
-    ACCEPTED       ack                   pause ends                doubles
+    ACCEPTED       ack                   pause ends                doubles if the
+                                                                   request filled it
     REJECTED, n>1  keep                  suspects, halved          –
     REJECTED, n=1  bury (see Trial)      –                         –
     TOO_LARGE, n>1 keep                  –                         halves
@@ -77,11 +78,11 @@ mean that the server refuses everything today. Then:
     TRIAL      a witness is accepted                  CONVICTED
     TRIAL      five witnesses rejected, or no more    TRIAL, after the longest
                                                       back-off, with one witness
-    CONVICTED  a single is rejected                   CONVICTED: it is buried
+    CONVICTED  640 singles rejected in a row          TRIAL: all are restored
     CONVICTED  an ordinary request is accepted        NORMAL
 
 Witnesses are single rows from elsewhere in the lane, the newest of another name
-first; they alone leave out of order, and none is buried. The five go to the front
+first; they alone leave out of order, and none is buried. The rejected go to the front
 of the suspects and are judged again after the trial. Where they are all there
 is, one of them is the witness of a later trial, or a lane that was healed would
 never find out.
@@ -98,7 +99,6 @@ from heap_agent._core import limits
 from heap_agent._core.budget import Allowance
 from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.lanes import (
-    TRIAL_SIZE,
     Lane,
     LaneKey,
     Mode,
@@ -189,6 +189,10 @@ class _Flight:
     def ids(self) -> tuple[int, ...]:
         return tuple(row.id for row in self.rows)
 
+    @property
+    def size(self) -> int:
+        return sum(row.size + 1 for row in self.rows)
+
 
 # -- the machine --------------------------------------------------------------------
 
@@ -199,7 +203,6 @@ class Delivery:
 
     Attributes:
         policy: How it behaves; see `set_policy`.
-        last_outcome: The last answer, or None.
     """
 
     def __init__(self, policy: Policy | None = None) -> None:
@@ -208,7 +211,6 @@ class Delivery:
             policy: How to behave; Heap's documented limits without one.
         """
         self.policy = Policy() if policy is None else policy
-        self.last_outcome: Outcome | None = None
         self._lanes: dict[LaneKey, Lane] = {}
         self._network = Pause()
         self._is_proven = False
@@ -227,13 +229,6 @@ class Delivery:
         return f"<Delivery {self._state()}{trouble} [{lanes}]>"
 
     @property
-    def on_trial(self) -> bool:
-        """
-        Whether `next_step` wants to see the newest rows of `trials`.
-        """
-        return bool(self.trials)
-
-    @property
     def trials(self) -> tuple[LaneKey, ...]:
         """
         The kinds and app ids whose newest rows `next_step` wants to see.
@@ -249,6 +244,13 @@ class Delivery:
         if Answer.MISCONFIGURED in causes:
             return Answer.MISCONFIGURED
         return next((cause for cause in causes if cause is not None), None)
+
+    def network_wait(self, now: float) -> float:
+        """
+        Return the seconds for which nothing at all can leave; 0.0 where a row that
+        is recorded in a moment may.
+        """
+        return self._network.remaining(now)
 
     def paused(self, now: float) -> frozenset[LaneKey]:
         """
@@ -317,7 +319,7 @@ class Delivery:
             candidates: Rows that could be sent, oldest first. A part of the
                 queue will do if it has the oldest rows of each lane that is
                 not `paused`; a lane may be left out, but not the front of one.
-            newest: While `on_trial`, the newest rows of the lanes in `trials`,
+            newest: The newest rows of the lanes in `trials`,
                 newest first.
 
         Returns:
@@ -363,7 +365,7 @@ class Delivery:
                 "receive() without a Send or Probe before it: call next_step() first,"
                 f" and report one outcome for each, got {outcome!r}"
             )
-        self._chance, self.last_outcome = chance, outcome
+        self._chance = chance
         if flight.lane is None:
             self._probed(now, outcome)
             return Verdict()
@@ -506,13 +508,13 @@ class Delivery:
 
     def _accepted(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         lane.pause = Pause()
-        lane.window.grow(self.policy)
+        if lane.window.is_filled(len(flight.rows), flight.size):
+            lane.window.grow(self.policy)
         lane.suspects.acquit(flight.ids)
         if flight.is_trial:
             lane.convict()
         else:
-            lane.mode = Mode.NORMAL
-            lane.rejected.clear()
+            lane.clear()
         return Verdict(ack=flight.ids)
 
     def _rejected(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
@@ -526,9 +528,9 @@ class Delivery:
         return self._single_rejected(lane, flight.ids[0])
 
     def _single_rejected(self, lane: Lane, id: int) -> Verdict:
-        if lane.mode is Mode.NORMAL:
+        if lane.mode is not Mode.TRIAL:
             lane.rejected.append(id)
-            if len(lane.rejected) == TRIAL_SIZE:
+            if len(lane.rejected) == lane.trial_size:
                 lane.start_trial()
                 return Verdict(restore=tuple(lane.rejected[:-1]))
         lane.suspects.remove(id)
@@ -612,8 +614,7 @@ class Delivery:
 
     def _shrink(self, lane: Lane, flight: _Flight) -> None:
         # Two envelopes, because each half has one.
-        size = 2 * ENVELOPE_BYTES + sum(row.size + 1 for row in flight.rows)
-        lane.window.shrink(len(flight.rows), size)
+        lane.window.shrink(len(flight.rows), 2 * ENVELOPE_BYTES + flight.size)
 
     def _state(self) -> str:
         if self._flight is not None:

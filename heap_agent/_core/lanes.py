@@ -21,6 +21,10 @@ from heap_agent._core.policy import Policy
 #: Singles rejected in a row that start a trial; also its witnesses.
 TRIAL_SIZE: Final = 5
 
+#: … and so many, once a witness was accepted: it was about the server of a moment
+#: ago, and no more than these are to suffer if that has changed.
+RETRIAL_SIZE: Final = 640
+
 #: A window in bytes never shrinks below this; in rows it reaches one anyway, and
 #: a row that is alone may have any size.
 WINDOW_BYTES_MINIMUM: Final = 4_096
@@ -98,8 +102,12 @@ class Window:
             self.patience = min(self.patience * 2, PATIENCE_MAXIMUM)
         self.accepted, self.has_grown = 0, False
 
+    def is_filled(self, items: int, size: int) -> bool:
+        """Whether a request says anything about larger ones."""
+        return items >= self.items or 2 * size >= self.bytes
+
     def grow(self, policy: Policy) -> None:
-        """Note an acceptance."""
+        """Note the acceptance of a request that filled the window."""
         self.accepted += 1
         if self.is_full(policy):
             self.patience = 1
@@ -194,9 +202,10 @@ class Lane:
     """
     Rows of one kind and one app id.
 
-    `rejected` are the singles rejected in a row, oldest first: fewer than five,
-    all buried, in NORMAL mode; the five that are kept, in TRIAL mode. `tried` are
-    the witnesses that were rejected; `is_hung`: a trial has failed before.
+    `rejected` are the singles rejected in a row, oldest first: all buried, and
+    fewer than `trial_size`, in NORMAL and CONVICTED mode; those that are kept, in
+    TRIAL mode. `tried` are the witnesses that were rejected; `is_hung`: a trial has
+    failed before.
     """
 
     kind: Kind
@@ -230,6 +239,16 @@ class Lane:
     def convict(self) -> None:
         self._enter(Mode.CONVICTED)
         self.rejected.clear()
+
+    def clear(self) -> None:
+        """An ordinary request was accepted: all is well here."""
+        self.mode = Mode.NORMAL
+        self.rejected.clear()
+
+    @property
+    def trial_size(self) -> int:
+        """Singles rejected in a row after which a trial begins."""
+        return RETRIAL_SIZE if self.mode is Mode.CONVICTED else TRIAL_SIZE
 
     def hang(self) -> None:
         """Give this trial up; the next one has a single witness."""
@@ -266,20 +285,21 @@ class Lane:
         }
 
     def restore(self, now: float, saved: Mapping[str, object]) -> None:
-        items, size = self.window.items, self.window.bytes
+        items, bytes_ = self.window.items, self.window.bytes
         self.window.items = int(number(saved.get("items"), 1, items, items))
-        self.window.bytes = int(number(saved.get("bytes"), 1, size, size))
+        self.window.bytes = int(number(saved.get("bytes"), 1, bytes_, bytes_))
         self.pause.restore(now, saved.get("pause"))
         rejected, mode = saved.get("rejected"), saved.get("mode")
         ids = [id for id in rejected if isinstance(id, int)] if isinstance(rejected, list) else []
-        if mode == Mode.CONVICTED.name:
-            self.convict()
-        elif mode == Mode.TRIAL.name and len(ids) == TRIAL_SIZE:
+        if mode == Mode.TRIAL.name and len(ids) >= TRIAL_SIZE:
             self._enter(Mode.TRIAL)
             self.rejected = ids
             if saved.get("hung") is True:
                 self.hang()
-        elif len(ids) < TRIAL_SIZE:
+            return
+        if mode == Mode.CONVICTED.name:
+            self._enter(Mode.CONVICTED)
+        if len(ids) < self.trial_size:
             self.rejected = ids
 
 

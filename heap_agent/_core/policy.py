@@ -34,7 +34,7 @@ class Policy:
         identity_budget: Events a minute for one actor; None: without limit,
             and no limit on requests for an identity either.
         app_budget: Events a minute for one app id; None: without limit.
-        fleet_size: Devices that share the two budgets.
+        fleet_size: Devices that share the budget of the app id.
         backoff_base: Seconds, the ceiling of the first back-off.
         backoff_cap: Seconds, the ceiling of all of them. The longest back-off,
             after MISCONFIGURED, lies between half of it and all of it.

@@ -238,8 +238,8 @@ def test_ledger_charges_requests_per_identity() -> None:
 
 
 def test_ledger_divides_by_the_fleet() -> None:
-    """Five thousand devices share 15,000 a minute: three each."""
-    purse = Allowance(None, 15_000, 5_000).purse(0.0, Kind.EVENT, "11")
+    """Five thousand devices share 15,000 a minute: three each, whoever their users are."""
+    purse = Allowance(1_000, 15_000, 5_000).purse(0.0, Kind.EVENT, "11")
     assert [purse.take("a") for _ in range(4)] == [True, True, True, False]
 
 

@@ -80,11 +80,10 @@ class Device:
         return [self.queue[id] for id in sorted(self.queue)]
 
     def next_step(self) -> Step:
-        on_trial = self.delivery.on_trial
         trials = self.delivery.trials
         rows = self.rows()
         newest = [row for row in reversed(rows) if (row.kind, row.app_id) in trials][:20]
-        step = self.delivery.next_step(self.now, rows, newest if on_trial else ())
+        step = self.delivery.next_step(self.now, rows, newest)
         if isinstance(step, Send):
             self.check(step, trials)
         if isinstance(step, Wait):
@@ -651,9 +650,9 @@ def singles(count: int) -> Device:
 def rejected_five_times(device: Device) -> None:
     for id in (1, 2, 3, 4):
         assert device.receive(device.send(), REJECTED) == Verdict(bury=(id,))
-    assert not device.delivery.on_trial
+    assert device.delivery.trials == ()
     assert device.receive(device.send(), REJECTED) == Verdict(restore=(1, 2, 3, 4))
-    assert device.delivery.on_trial
+    assert device.delivery.trials
     assert device.delivery.trials == ((Kind.EVENT, "11"),)
 
 
@@ -675,14 +674,57 @@ def test_an_acceptance_between_starts_the_count_anew() -> None:
 
 
 def test_an_accepted_witness_convicts() -> None:
-    """If the server takes another event, the fault is in the five: buried without limit."""
+    """If the server takes another event, the fault is in the five: they are buried."""
     device = singles(12)
     rejected_five_times(device)
     assert device.receive(device.send(), ACCEPTED) == Verdict(ack=(12,))
     for id in range(1, 9):
         assert device.receive(device.send(), REJECTED) == Verdict(bury=(id,))
     assert device.receive(device.send(), ACCEPTED) == Verdict(ack=(9,))
-    assert not device.delivery.on_trial
+    assert device.delivery.trials == ()
+
+
+def test_a_server_that_falls_ill_after_a_witness_buries_nothing_for_good() -> None:
+    """It took one event and refuses everything from then on: all but that one are kept."""
+    device = singles(2_000)
+    rejected_five_times(device)
+    device.receive(device.send(), ACCEPTED)
+    most = 0
+    for _ in range(3_000):
+        device.turn(lambda rows: REJECTED)
+        most = max(most, len(device.dead))
+    assert most < 640
+    assert (len(device.queue), device.dead) == (1_999, {})
+    assert device.delivery.trouble is Answer.MISCONFIGURED
+    device.run(lambda rows: ACCEPTED)
+    assert device.dead == {}
+
+
+def test_a_conviction_is_remembered_over_a_restart() -> None:
+    """And so are those that were buried since, should the server have fallen ill."""
+    device = singles(1_000)
+    rejected_five_times(device)
+    device.receive(device.send(), ACCEPTED)
+    for _ in range(600):
+        device.receive(device.send(), REJECTED)
+    device.restart(0.0)
+    for _ in range(39):
+        device.receive(device.send(), REJECTED)
+    assert len(device.dead) == 639
+    assert len(device.receive(device.send(), REJECTED).restore) == 639
+
+
+def test_a_request_that_does_not_fill_the_window_says_nothing_about_larger_ones() -> None:
+    """A trickle of single events on a slow line does not open it for a megabyte."""
+    device = Device(rows=events(1_000))
+    device.answer(unreachable("too slow", began=True))
+    assert len(device.until(Send).ids) == 500
+    backlog, device.queue = device.queue, {}
+    for id in range(2_000, 2_050):
+        device.queue[id] = event(id)
+        device.receive(device.until(Send), ACCEPTED)
+    device.queue = backlog
+    assert len(device.until(Send).ids) == 500
 
 
 def test_normal_again_after_an_ordinary_acceptance() -> None:
@@ -975,7 +1017,6 @@ def test_status_of_the_machine() -> None:
     assert "sending 8" in repr(device.delivery)
     device.receive(device.send(), REJECTED)
     assert "8 suspects" in repr(device.delivery)
-    assert device.delivery.last_outcome == REJECTED
     device.answer(THROTTLED)
     assert "waiting, throttled" in repr(device.delivery)
 
