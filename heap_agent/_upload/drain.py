@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
@@ -35,6 +37,10 @@ _log = logging.getLogger("heap_agent.upload")
 
 MEMO: Final = "delivery"
 REPORT: Final = "report"
+
+#: The request of another process that wants to see everything delivered.
+FLUSH: Final = "flush"
+
 _REPORTED: Final = "losses_reported"
 
 #: Seconds between two attempts of a flush that has time left.
@@ -55,8 +61,15 @@ class Sender(Protocol):
     What moves requests; `Transport` in production.
     """
 
-    def send(self, path: str, body: bytes, *, timeout: float | None = None) -> Outcome:
-        """Post one body."""
+    def send(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        timeout: float | None = None,
+        may_begin: Callable[[], bool] | None = None,
+    ) -> Outcome:
+        """Post one body, unless it is withdrawn before its first byte leaves."""
 
     def probe(self, path: str, *, timeout: float | None = None) -> Outcome:
         """Ask for anything, without a body."""
@@ -106,8 +119,10 @@ class Drain:
         # Guards the whole pass: one drain at a time. Held across the network,
         # which is why nobody but drains takes it, and flushes with a timeout.
         self._pass = threading.Lock()
-        # Guards the moment between "may anything leave?" and "it has started".
-        self._gate = threading.Lock()
+        # Guards the moment between "may anything leave?" and "it has started", and
+        # tells when it has ended.
+        self._gate = threading.Condition()
+        self._under_way = False
         self._changes = 0  # of the state, as far as they are absorbed
         self._heard = 0  # those that `state_changed` has read
         self._unsettled: _Unsettled | None = None
@@ -116,7 +131,9 @@ class Drain:
         self._round_trip = 0
         self._held_back: tuple[float, int] | None = None  # (when, queued)
         self._warned = False
-        self._requests: list[Request] = []
+        # Filled by the keeper's thread, emptied by whoever drains.
+        self._requests: deque[Request] = deque()
+        self._nudged = -math.inf
         self._stopping = threading.Event()
         self._complained: Answer | None = None
         self.last_error: str | None = None
@@ -140,7 +157,11 @@ class Drain:
             wait = self._run(None)
             self._answer_requests(wait is None)
             # Asked for now: it may have been changed during the pass.
-            return self._delivery.policy.interval if wait is None else wait
+            interval = self._delivery.policy.interval
+            if wait is None:
+                return interval
+            # What holds one row back need not hold back one that is recorded meanwhile.
+            return min(wait, max(interval, self._delivery.network_wait(self._now())))
         finally:
             self._pass.release()
 
@@ -184,10 +205,11 @@ class Drain:
         Args:
             seconds: To spend at most.
         """
+        deadline = time.monotonic() + seconds
         if seconds > 0 and self._pass.acquire(timeout=seconds):
             try:
                 self._nudge()
-                self._run(time.monotonic() + seconds)
+                self._run(deadline)
             finally:
                 self._pass.release()
 
@@ -197,13 +219,19 @@ class Drain:
         """
         self._stopping.set()
 
-    def barrier(self) -> None:
+    def barrier(self, timeout: float = 0.0) -> bool:
         """
-        Return when no request is about to start that `allowed` was asked for
+        Return when no request can start any more that `allowed` was asked for
         before this call.
+
+        Args:
+            timeout: Seconds to wait for one that has started.
+
+        Returns:
+            Whether none is under way.
         """
         with self._gate:
-            pass
+            return self._gate.wait_for(lambda: not self._under_way, timeout)
 
     def seconds_to_drain(self, backlog: Mapping[tuple[str, str], int]) -> float:
         """
@@ -226,7 +254,7 @@ class Drain:
         """
         Carry these out with the next pass.
         """
-        self._requests += requests
+        self._requests.extend(requests)
 
     def absorb(self) -> Absorbed:
         """
@@ -261,12 +289,23 @@ class Drain:
                 self._remember(self._store.ledger)
         self._delivery.nudge()
 
+    def _nudge_for_others(self) -> None:
+        """
+        Somebody in another process is waiting for a flush, and asks again and again.
+        """
+        now = time.monotonic()
+        asked = any(request.what == FLUSH for request in self._requests)
+        if asked and now - self._nudged >= _FLUSH_PATIENCE:
+            self._nudged = now
+            self._nudge()
+
     def _run(self, deadline: float | None) -> float | None:
         """
         Returns:
             None when nothing is left to send, else seconds to wait.
         """
         self._add_requests_of(self.absorb())
+        self._nudge_for_others()
         while not self._stopping.is_set() or deadline is not None:
             if deadline is not None and time.monotonic() >= deadline:
                 return 0.0
@@ -320,6 +359,9 @@ class Drain:
         must not hold up what is in memory.
         """
         ledgers = self._store.queues()
+        if self._unsettled is not None and self._unsettled.ledger not in ledgers:
+            # Somebody has removed its files, or it has been moved to the disk.
+            self._unsettled = None
         if self._unsettled is not None:
             try:
                 self._settle(self._unsettled)
@@ -340,7 +382,7 @@ class Drain:
                 # So that the wait is known.
                 candidates = ledger.queue.peek()
             if candidates:
-                if self._delivery.on_trial:
+                if self._delivery.trials:
                     candidates = ledger.queue.named(candidates)
                 return ledger, candidates
             found = (ledger, [])
@@ -359,25 +401,40 @@ class Drain:
         return outcome
 
     def _send(self, ledger: Ledger, step: Send, timeout: float | None) -> float | None:
-        # Before they are loaded, so that none is dropped, and counted, that is sent.
-        ledger.queue.set_in_flight(step.ids)
-        purges = ledger.queue.purges
+        with self._store.working():
+            if ledger not in self._store.queues():
+                return None
+            # Before they are loaded, so that none is dropped, and counted, that is sent.
+            ledger.queue.set_in_flight(step.ids)
+            purges = ledger.queue.purges
         rows = self._frozen(ledger, step)
         if len(rows) != len(step.ids):
             # Some have gone meanwhile (purged, dropped, damaged): look again.
             ledger.queue.set_in_flight(())
             return None
         body = wire.join_batch(step.kind, step.app_id, (row.entry.body for row in rows))
-        with self._gate:
-            if not self._may_send():
-                ledger.queue.set_in_flight(())
-                return -1.0
-            if ledger.queue.purges != purges:
-                # One of them may have been purged since it was read: look again.
-                ledger.queue.set_in_flight(())
-                return None
+        withdrawn = False
+
+        def may_begin() -> bool:
+            nonlocal withdrawn
+            with self._gate:
+                # One of the rows may have been purged since it was read.
+                self._under_way = self._may_send() and ledger.queue.purges == purges
+                withdrawn = not self._under_way
+                return self._under_way
+
         path = wire.PATHS[step.kind]
-        outcome = self._timed(lambda: self._transport.send(path, body, timeout=timeout))
+        try:
+            outcome = self._timed(
+                lambda: self._transport.send(path, body, timeout=timeout, may_begin=may_begin)
+            )
+        finally:
+            with self._gate:
+                self._under_way = False
+                self._gate.notify_all()
+        if withdrawn:
+            ledger.queue.set_in_flight(())
+            return None
         verdict = self._receive(outcome)
         self._settle(_Unsettled(ledger, verdict, outcome))
         return None
@@ -541,14 +598,14 @@ class Drain:
             self._add_requests_of(self.absorb())
 
     def _add_requests_of(self, done: Absorbed) -> None:
-        self._requests += done.requests
+        self._requests.extend(done.requests)
 
     def _answer_requests(self, empty: bool) -> None:
         if self._outdated:
             # Whoever asked relies on what is in force here.
             return
-        requests, self._requests = self._requests, []
-        for request in requests:
+        while self._requests:
+            request = self._requests.popleft()
             self._store.answer(request, {"done": True, "empty": empty and self._nothing_left()})
 
     def _nothing_left(self) -> bool:

@@ -38,9 +38,20 @@ class Line:
     probes: int = 0
     reachable: bool = True
     when_probed: Callable[[], None] = lambda: None
+    when_connected: Callable[[], None] = lambda: None
 
-    def send(self, path: str, body: bytes, *, timeout: float | None = None) -> Outcome:
-        """Post one body."""
+    def send(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        timeout: float | None = None,
+        may_begin: Callable[[], bool] | None = None,
+    ) -> Outcome:
+        """Post one body, unless it is withdrawn."""
+        self.when_connected()
+        if may_begin is not None and not may_begin():
+            return unreachable("withdrawn", began=False)
         self.bodies.append(body)
         self.paths.append(path)
         answer = self.answers.pop(0) if self.answers else ACCEPTED
@@ -219,6 +230,112 @@ def test_nothing_leaves_while_a_change_cannot_be_read(make: Callable[[], Setting
     assert (len(here.line.bodies), len(here.answered)) == (1, 1)
 
 
+def test_permission_withdrawn_while_it_connects(make: Callable[[], Setting]) -> None:
+    """Until the first byte has left, a request can be taken back; that is no failure."""
+    here = make()
+    here.record("A")
+
+    def withdraw() -> None:
+        here.allowed = False
+        assert here.drain.barrier()
+
+    here.line.when_connected = withdraw
+    assert here.drain.tick() == 5.0
+    assert (here.line.bodies, here.counts) == ([], (1, 0, 0))
+
+    here.line.when_connected = lambda: None
+    here.allowed = True
+    assert here.drain.tick() == 5.0
+    assert here.counts == (0, 1, 0)
+
+
+def test_a_row_that_is_purged_while_it_connects(make: Callable[[], Setting]) -> None:
+    """What somebody wants forgotten does not leave in a request that was made before."""
+    here = make()
+    here.record("A")
+    assert here.store.ledger is not None
+    here.line.when_connected = here.store.ledger.queue.purge  # type: ignore[assignment]
+
+    assert here.drain.flush(None)
+
+    assert here.line.bodies == []
+    assert here.store.books().counts["dropped.purged"] == 1
+
+
+def test_a_request_that_has_started_can_be_waited_for(make: Callable[[], Setting]) -> None:
+    """Whoever has forgotten a user wants to know when nothing of them is on its way."""
+    here = make()
+    here.record("A")
+    begun, ended = threading.Event(), threading.Event()
+
+    def answer() -> Outcome:
+        begun.set()
+        ended.wait(30)
+        return ACCEPTED
+
+    here.line.answers = [answer]
+    sender = threading.Thread(target=here.drain.tick)
+    sender.start()
+    begun.wait(30)
+    assert not here.drain.barrier(0.01)
+
+    ended.set()
+
+    assert here.drain.barrier(30)
+    sender.join()
+
+
+def test_what_holds_one_row_back_lets_the_sender_look_again(
+    make: Callable[[], Setting],
+) -> None:
+    """A lane that has to wait an hour must not let all others wait with it."""
+    here = make()
+    here.record("A")
+    here.line.answers = [Outcome(Answer.THROTTLED, 429, retry_after=3_600.0)]
+    assert here.drain.tick() == 5.0
+    here.store.record_user_properties(Actor("11", "42", "ann"), b'{"plan":"free"}')
+
+    assert here.drain.tick() == 5.0
+
+    assert here.line.paths[-1] == "/api/add_user_properties"
+    assert len(here.line.bodies) == 2
+
+
+def test_an_answer_for_files_that_are_gone(make: Callable[[], Setting], tmp_path: Path) -> None:
+    """Somebody removes the directory while a request is under way: delivery goes on after it."""
+    here = make()
+    here.record("A")
+
+    def remove() -> Outcome:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        assert here.store.replace_removed(lambda: None)
+        return ACCEPTED
+
+    here.line.answers = [remove]
+    here.drain.tick()
+    here.record("B")
+
+    assert here.drain.flush(None)
+
+    assert b'"event":"B"' in here.line.bodies[-1]
+    # What was queued in those files was counted when they were found missing.
+    assert here.store.books().counts["dropped.damaged"] == 1
+
+
+def test_a_flush_in_another_process_allows_an_attempt(make: Callable[[], Setting]) -> None:
+    """Somebody is waiting there: our own back-off gives way, but not for every question."""
+    here = make()
+    here.record("A")
+    here.line.reachable = False
+    here.drain.tick()
+    probes = here.line.probes
+    for _ in range(3):
+        assert here.store.ask("flush", {}, 0.0) is None
+        here.drain.tick()
+    assert here.line.probes == probes + 1
+
+
 def test_permission_withdrawn_during_a_probe(make: Callable[[], Setting]) -> None:
     """A request that was about to follow a probe does not."""
     here = make()
@@ -277,12 +394,14 @@ def test_back_off_survives_a_restart(make: Callable[[], Setting]) -> None:
     here = make()
     here.record("A")
     here.line.answers = [Outcome(Answer.THROTTLED, 429, retry_after=600.0)]
-    assert here.drain.tick() >= 600.0
+    here.drain.tick()
+    assert here.drain.next_attempt >= 600.0
     here.store.close()
 
     there = make()
+    there.drain.tick()
 
-    assert 500 < there.drain.tick() < 700
+    assert 500 < there.drain.next_attempt < 700
     assert there.line.bodies == []
 
 
