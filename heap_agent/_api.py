@@ -1,8 +1,8 @@
 """
 The verbs as functions, over one default agent.
 
-The only mutable state is `_default`, its options, and `_idle`; `_lock` guards
-their creation. This module must not decide anything: each function is one line
+The only mutable state is `_default`, its options, and who is creating it; `_lock`
+guards that. This module must not decide anything: each function is one line
 over the agent's method.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from heap_agent import _config
@@ -22,8 +23,14 @@ _lock = threading.RLock()
 _default: Agent | None = None
 _options: dict[str, Any] = {}
 
-# Stands in while nothing was started and HEAP_AGENT_DISABLED asks for silence.
-_idle: Agent | None = None
+# The thread that is inside of `init`.
+_starting: int | None = None
+
+
+@cache
+def _idle() -> Agent:
+    """Stands in where silence is asked for and nothing was started."""
+    return Agent(disabled=True)
 
 
 def init(app_id: str | int | None = None, **options: Any) -> Agent:
@@ -46,10 +53,16 @@ def init(app_id: str | int | None = None, **options: Any) -> Agent:
         InvalidCall: No app id, an option that is not allowed, or other options
             than the first time.
     """
-    global _default, _options
+    global _default, _options, _starting
     with _lock:
         if _default is None or _default.ended:
-            _default, _options = Agent(app_id, **options), options
+            _starting = threading.get_ident()
+            try:
+                _default, _options = Agent(app_id, **options), options
+            finally:
+                _starting = None
+            return _default
+        if _default.disabled:
             return _default
         if options and options != _options:
             raise InvalidCall(
@@ -84,14 +97,9 @@ def default_agent() -> Agent:
 
 
 def _started() -> Agent:
-    global _idle
-    if _idle is not None:
-        return _idle
-    if _config.load({}).config.disabled:
-        with _lock:
-            if _idle is None:
-                _idle = Agent()
-            return _idle
+    # A logging handler may track what `init` itself logs: that is nobody's mistake.
+    if _starting == threading.get_ident() or _config.load({}).config.disabled:
+        return _idle()
     raise NotStarted('heap_agent is not started: call heap_agent.init("<app id>") first')
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -23,7 +24,7 @@ def _fresh_module() -> Iterator[None]:
     yield
     if _api._default is not None:
         _api._default.shutdown(0)
-    _api._default, _api._options, _api._idle = None, {}, None
+    _api._default, _api._options = None, {}
 
 
 @pytest.fixture(name="options")
@@ -209,7 +210,34 @@ def test_disabled_needs_no_init(monkeypatch: pytest.MonkeyPatch, options: dict[s
     assert heap.status().recorded == 0
     assert (heap.user_id, heap.identity, heap.session_id) == (None, None, None)
     assert heap.init() is agent
+    assert heap.init("12", interval=3.0) is agent
     assert not options["directory"].exists()
+
+
+def test_a_logging_handler_may_track_while_init_complains(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """What is logged before there is an agent is nobody's wrong call."""
+
+    class Tracking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tried.append(record.getMessage())
+            heap.track("Logged", {"text": record.getMessage()})
+
+    tried: list[str] = []
+    handler = Tracking()
+    logging.getLogger("heap_agent").addHandler(handler)
+    monkeypatch.setenv("HEAP_AGENT_INTERVAL", "soon")
+    try:
+        del options["interval"]
+        heap.init("11", **options)
+    finally:
+        logging.getLogger("heap_agent").removeHandler(handler)
+    assert len(tried) == 1
+    heap.shutdown(0)
+    _api._default = None
+    with pytest.raises(NotStarted):
+        heap.track("e")
 
 
 def test_heaps_spellings_work(options: dict[str, Any]) -> None:
