@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from heap_agent import _config
+from heap_agent._aside import aside
 from heap_agent._core import limits, repair, session, wire
 from heap_agent._core.delivery import Delivery, Policy
 from heap_agent._core.encoder import dumps
@@ -39,6 +40,7 @@ from heap_agent._core.state import (
     CONSENT,
     GESTURE,
     PAUSED,
+    Moment,
     State,
     Value,
     cleared_facet,
@@ -53,8 +55,15 @@ from heap_agent._store.absorb import Request
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.forking import undivided
 from heap_agent._store.keeper import Duties, Keeper
-from heap_agent._store.store import Store, copied_from_elsewhere, first_user, known_first_user
-from heap_agent._upload.drain import Drain, Sender
+from heap_agent._store.store import (
+    Store,
+    consent_was_withdrawn,
+    copied_from_elsewhere,
+    first_user,
+    known_first_user,
+    note_consent,
+)
+from heap_agent._upload.drain import FLUSH, Drain, Sender
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
 if TYPE_CHECKING:
@@ -88,6 +97,9 @@ _UNMENDED: Final = _HINTS | {"empty_name"}
 
 #: Stands for an app id where there is none.
 _NAMELESS: Final = "0"
+
+#: Stands for a `user_id` where there is none.
+_NOBODY: Final = "0"
 
 _Self = TypeVar("_Self", bound="Agent")
 
@@ -176,7 +188,7 @@ class Agent:
         loaded = _config.load({"app_id": app_id, **options} if app_id is not None else options)
         self._config = config = loaded.config
         self._problems = list(loaded.problems)
-        for problem in loaded.problems:
+        for problem in () if config.disabled else loaded.problems:
             _log.error("%s", problem)
         # A typo outside the program must not stop it: without an id it records
         # nothing, and without an address it sends nothing, least of all to the
@@ -246,7 +258,7 @@ class Agent:
         config = self._config
         self._state_lock = threading.RLock()
         self._state = State()
-        self._user = User("0")
+        self._user = User(_NOBODY)
         self._unpublished: dict[str, str] = {}
         self._silent = True
         self._session: str | None = None
@@ -312,12 +324,20 @@ class Agent:
             _log.warning(
                 "the state directory comes from another machine: a new anonymous user begins here"
             )
-        self._reload()
+        if not self._reload():
+            self._keeper.reload_soon()
         if self._store.ledger is not None:
             # What an earlier run left behind is delivered without a word from us.
             self._became_owner()
-        self._attending = True
-        self._keeper.start()
+        self._start_keeper()
+
+    def _start_keeper(self) -> None:
+        """
+        Where no thread can be started, the next record tries again.
+        """
+        self._asleep, self._attending = False, True
+        if not self._keeper.start():
+            self._asleep, self._attending = True, False
 
     def _make_transport(self) -> Sender:
         # Imported where it is first needed: urllib3 costs more than all the rest.
@@ -356,8 +376,7 @@ class Agent:
         if self._attending:
             self._keeper.attend()
         elif self._asleep:
-            self._asleep, self._attending = False, True
-            self._keeper.start()
+            self._start_keeper()
 
     # -- what the keeper tells --------------------------------------------------------
 
@@ -392,20 +411,30 @@ class Agent:
             try:
                 state = self._store.read_state()
             except DatabaseTrouble as error:
-                if self._user.user_id != "0":
+                if self._user.user_id != _NOBODY:
                     # Who is logged in does not change because a disk is busy.
                     return False
-                _log.error("the state cannot be read, a new user begins: %s", error)
-                state = State()
+                self._say(
+                    ("state", "unreadable", None),
+                    "the state cannot be read, a new user begins: %s",
+                    error,
+                    level=logging.ERROR,
+                )
+                self._begin_unknowing()
+                return False
             user = self._user_of(state)
             with self._state_lock:
                 # Said here, or read by another thread, since ours was read.
                 if version != self._version:
                     continue
                 self._version += 1
-                running = self._user.user_id != "0"
-                changed = running and user != self._user
-                erased = running and bool(state.forgotten - self._state.forgotten)
+                running = self._user.user_id != _NOBODY
+                # Somebody who gives a name in another process is still the same visitor.
+                changed = running and user.user_id != self._user.user_id
+                erased = running and (
+                    bool(state.forgotten - self._state.forgotten)
+                    or state.purged > self._state.purged
+                )
                 self._state, self._user = state, user
                 self._derive()
                 if changed:
@@ -414,7 +443,22 @@ class Agent:
                 # What was written here of them goes when the owner unlinks the sealed part.
                 self._store.journal.rotate()
                 self._store.ring()
+            note_consent(self._directory, state.consent.given)
             return True
+
+    def _begin_unknowing(self) -> None:
+        """
+        Nobody can tell who the user was, and it is not to be one who has gone: a new
+        one for this process, until the state can be read. Consent is known.
+        """
+        state = State()
+        if consent_was_withdrawn(self._directory):
+            state.set_consent(False, Moment(0, 0), purge=False)
+        with self._state_lock:
+            self._version += 1
+            self._state = state
+            self._user = User(_random_id() if state.consent.given else _NOBODY)
+            self._derive()
 
     def _restate(self) -> None:
         """
@@ -429,7 +473,7 @@ class Agent:
             for name in (PAUSED, GESTURE):
                 if name in state.facets:
                     facets[name] = state.facets[name].value
-            if user.user_id != "0":
+            if user.user_id != _NOBODY:
                 name = identity_facet(self._app_id, self._machine)
                 facets[name] = {"user_id": user.user_id, "identity": user.identity}
             if facets:
@@ -444,7 +488,7 @@ class Agent:
         place = (self._directory, self._app_id, self._machine)
         if not state.consent.given or self._app_id == _NAMELESS:
             # Without consent nobody new is made up; whoever was not purged is still there.
-            return User(known_first_user(*place) or self._unpublished.get(self._app_id, "0"))
+            return User(known_first_user(*place) or self._unpublished.get(self._app_id, _NOBODY))
         self._store.forget_first_users(state)
         fresh = self._unpublished.pop(self._app_id, None) or _random_id()
         user_id = first_user(*place, fresh)
@@ -584,6 +628,11 @@ class Agent:
         return self._app_id
 
     @property
+    def disabled(self) -> bool:
+        """Whether every verb does nothing (``HEAP_AGENT_DISABLED``)."""
+        return self._config.disabled
+
+    @property
     def ended(self) -> bool:
         """Whether `shutdown` was called."""
         return self._ended
@@ -596,7 +645,7 @@ class Agent:
         stands for anonymous users; use `identity` for identified ones.
         """
         user_id = self._user.user_id
-        return None if user_id == "0" else user_id
+        return None if user_id == _NOBODY else user_id
 
     @property
     def identity(self) -> str | None:
@@ -703,6 +752,7 @@ class Agent:
         """
         at = self._store.record_state(facets, **more)
         if CONSENT in facets:
+            note_consent(self._directory, bool(facets[CONSENT]))
             self._state.set_consent(bool(facets[CONSENT]), at, purge=bool(more.get("purge")))
         else:
             self._state.apply_all(facets, at)
@@ -861,7 +911,8 @@ class Agent:
                 self._app_id = checked
                 self._muted = self._config.do_not_track
                 self._version += 1
-                self._user = self._user_of(self._state)
+        self._find_user()
+        with self._state_lock:
             self._replace_session()
             self._derive()
 
@@ -933,18 +984,25 @@ class Agent:
         Args:
             purge: Delete the queue, the dead letters, the identity and all
                 properties too (counted as purged).
+
+        Raises:
+            InvalidCall: `purge` is no bool.
         """
         if self._config.disabled:
             return
+        if not isinstance(purge, bool):
+            raise InvalidCall(f"purge must be True or False, got {_shown(purge)}")
         with self._state_lock:
-            self._set({CONSENT: False}, purge=bool(purge))
+            self._set({CONSENT: False}, purge=purge)
             if purge:
-                self._user = User("0")
+                self._user = User(_NOBODY)
                 self._unpublished.clear()
             self._session, self._session_until = None, -1
             self._derive()
         if purge:
             self._store.forget_first_users()
+            # What was written here goes when the owner unlinks the sealed part.
+            self._store.journal.rotate()
         self._keeper.sync_soon()
         self._drain.barrier()
         self._wait_until_heard()
@@ -957,8 +1015,7 @@ class Agent:
             return
         with self._state_lock:
             self._set({CONSENT: True})
-            self._user = self._user_of(self._state)
-            self._derive()
+        self._find_user()
         self._keeper.sync_soon()
 
     def forget(
@@ -986,49 +1043,53 @@ class Agent:
             user_id: As in `user_id`, digits as text or int.
 
         Returns:
-            True when nothing of the user is left to be sent. False where that is
-            not certain yet: the process that delivers has not answered within 5 s,
-            or the disk refuses. It is on record all the same, and done as soon as
-            it can be.
+            True when nothing of the user is left to be sent, nor on its way.
+            False where that is not certain yet: the process that delivers has not
+            answered within 5 s, a request takes longer, or the disk refuses. It is
+            on record all the same, and done as soon as it can be. False, too, where
+            ``HEAP_AGENT_DISABLED`` is set: nothing was done.
 
         Raises:
             InvalidCall: Both are given, or none, or something else than text and int.
         """
+        if self._config.disabled:
+            return False
         if identity is not None and user_id is not None:
             raise InvalidCall("forget: identity and user_id came, allowed is one of them")
         if user_id is None:
             name, kind = session.known_as(identity), BY_IDENTITY
         else:
             name, kind = session.user_id_of(user_id), BY_USER_ID
-        if self._config.disabled:
-            return True
         with self._state_lock:
             facets: dict[str, Value] = {forgotten_facet(name): kind}
-            if name in (self._user.identity, self._user.user_id):
+            leaves = name in (self._user.identity, self._user.user_id)
+            if leaves:
                 # Said together, as nobody else may know yet that they are one person.
                 facets[forgotten_facet(self._user.user_id)] = BY_USER_ID
                 if self._user.identity is not None:
                     facets[forgotten_facet(self._user.identity)] = BY_IDENTITY
+            if leaves and self._config.clear_event_properties_on_new_user:
+                facets[cleared_facet(self._app_id)] = True
             self._set(facets)
-            self._leave_forgotten_user()
+        self._find_user()
         self._store.journal.rotate()
         self._keeper.sync_soon()
         done = self._wait_until_heard(own=True)
-        self._drain.barrier()
-        return done
+        # What has begun to leave is gone when the request has ended.
+        return self._drain.barrier(_CONSENT_PATIENCE) and done
 
-    def _leave_forgotten_user(self) -> None:
+    def _find_user(self) -> None:
         """
-        Somebody was forgotten; under the state lock.
+        Something was said that may concern who the user is. Not under the state
+        lock: a new one is brought to the disk, and `track` must not wait for that.
         """
-        user = self._user_of(self._state)
-        if user == self._user:
-            return
-        self._user = user
-        if self._config.clear_event_properties_on_new_user:
-            self._set({cleared_facet(self._app_id): True})
-        self._replace_session()
-        self._derive()
+        if not self._reload():
+            user = self._user_of(self._state)
+            with self._state_lock:
+                if user.user_id != self._user.user_id:
+                    self._replace_session()
+                self._user = user
+                self._derive()
 
     def _wait_until_heard(self, *, own: bool = False) -> bool:
         """
@@ -1042,9 +1103,14 @@ class Agent:
             if self._directory is not None:
                 store.try_to_own()
             store.mend(time.monotonic(), patience=0.0)
-        if store.ledger is not None or self._directory is None:
-            self._drain.absorb()
-            return store.trouble is None
+        try:
+            if store.ledger is not None or self._directory is None:
+                self._drain.absorb()
+                return store.trouble is None
+        finally:
+            if own and (self._ended or self._config.do_not_track):
+                # Nothing is delivered here: somebody else may want to.
+                store.disown()
         if store.owner_is_gone():
             return False
         return store.ask("heard", {}, _CONSENT_PATIENCE) is not None
@@ -1070,7 +1136,14 @@ class Agent:
         if self._config.disabled:
             return True
         seconds = None if timeout is None else _duration("timeout", timeout)
-        if self._ended:
+        if self._store.journal.held_here:
+            # A signal handler that has interrupted a recording call: another thread
+            # would wait for what only this one can give back.
+            return self._flush(seconds)
+        return bool(aside(lambda: self._flush(seconds)))
+
+    def _flush(self, seconds: float | None) -> bool:
+        if self._ended or self._config.do_not_track:
             return self._store.books().rows == 0
         deadline = time.monotonic() + (10.0 if seconds is None else seconds)
         self._store.flush_counts()
@@ -1078,7 +1151,7 @@ class Agent:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            answer = self._store.ask("flush", {}, min(left, 2.0))
+            answer = self._store.ask(FLUSH, {}, min(left, 2.0))
             if answer is not None and (answer.get("empty") or seconds is None):
                 return bool(answer.get("empty"))
         if self._guest:
@@ -1086,7 +1159,11 @@ class Agent:
             self._keeper.start()
         self._store.mend(time.monotonic(), patience=0.0)
         left_over = None if seconds is None else max(0.0, deadline - time.monotonic())
-        return self._drain.flush(left_over)
+        empty = self._drain.flush(left_over)
+        if self._scheduler is not None:
+            # It may have been asleep for as long as the trouble was expected to last.
+            self._scheduler.run_after(self._interval)
+        return empty
 
     def sync(self, timeout: float | timedelta | None = None) -> bool:
         """
@@ -1108,14 +1185,8 @@ class Agent:
         self._store.mend(time.monotonic())
         if seconds is None:
             return self._store.journal.sync()
-        result: list[bool] = []
         # A disk that hangs cannot be interrupted; only a thread can be left alone.
-        worker = threading.Thread(
-            target=lambda: result.append(self._store.journal.sync()), daemon=True
-        )
-        worker.start()
-        worker.join(seconds)
-        return bool(result and result[0])
+        return bool(aside(self._store.journal.sync, timeout=seconds))
 
     def status(self) -> Status:
         """

@@ -53,7 +53,9 @@ def _server() -> Iterator[Collector]:
 def _start(tmp_path: Path, server: Collector) -> Iterator[MakeAgent]:
     agents: list[Agent] = []
 
-    def start(app_id: Any = "11", **options: Any) -> Agent:
+    unsound: list[Agent] = []
+
+    def start(app_id: Any = "11", *, check: bool = True, **options: Any) -> Agent:
         chosen = {
             "directory": tmp_path / "state",
             "endpoint": server.url,
@@ -63,12 +65,13 @@ def _start(tmp_path: Path, server: Collector) -> Iterator[MakeAgent]:
             "app_budget": None,
             **options,
         }
-        agents.append(Agent(app_id, **chosen))
-        return agents[-1]
+        (agents if check else unsound).append(agent := Agent(app_id, **chosen))
+        return agent
 
     yield start
     for agent in agents:
         balanced(agent)
+    for agent in [*agents, *unsound]:
         agent.shutdown(0)
 
 
@@ -1075,6 +1078,70 @@ def test_opting_out_without_a_purge(start: MakeAgent, server: Collector) -> None
     assert [event.identity for event in sent(server, agent)] == ["alice-kept"]
 
 
+@pytest.mark.parametrize("purge", ["no", 0, None])
+def test_a_purge_is_asked_for_in_so_many_words(start: MakeAgent, purge: Any) -> None:
+    """What cannot be undone is not guessed from something that is no bool."""
+    agent = start()
+    with pytest.raises(InvalidCall, match="purge must be True or False, got "):
+        agent.opt_out(purge)
+    assert not agent.status().opted_out
+
+
+def test_what_is_purged_is_gone_from_the_disk(start: MakeAgent, tmp_path: Path) -> None:
+    """Also what another process has in the part that it is writing."""
+    agent, other = start(), start()
+    for one in (agent, other):
+        one.identify("someone-private")
+        one.track("e", {"secret": "my-secret-value"})
+    agent.opt_out()
+
+    def left() -> list[str]:
+        return [
+            path.name
+            for path in (tmp_path / "state").iterdir()
+            if b"my-secret-value" in path.read_bytes() or b"someone-private" in path.read_bytes()
+        ]
+
+    eventually(lambda: left() == [])
+
+
+def spoil(directory: Path) -> None:
+    """Make the database unreadable."""
+    (path,) = directory.glob("queue-*.db")
+    for log in directory.glob("queue-*.db-*"):
+        log.unlink()
+    path.write_bytes(b"no database at all" * 500)
+
+
+def test_consent_outlives_a_damaged_database(start: MakeAgent, tmp_path: Path) -> None:
+    """Where nobody can read what was said, a sign of it is still there."""
+    agent = start(check=False)
+    agent.opt_out(purge=False)
+    agent.shutdown(0)
+    spoil(tmp_path / "state")
+    silent = start(check=False)
+    assert silent.status().opted_out
+    silent.track("e")
+    assert silent.status().recorded == 0
+    silent.opt_in()
+    silent.shutdown(0)
+    assert not start(check=False).status().opted_out
+
+
+def test_nobody_inherits_a_user_that_cannot_be_read(start: MakeAgent, tmp_path: Path) -> None:
+    """Whoever was logged out before must not be taken for the next visitor."""
+    agent = start(check=False)
+    first = agent.user_id
+    agent.identify("someone")
+    agent.reset_identity()
+    second = agent.user_id
+    agent.shutdown(0)
+    spoil(tmp_path / "state")
+    again = start(check=False)
+    assert again.identity is None
+    assert again.user_id not in (first, second, None)
+
+
 def test_opted_out_nothing_is_looked_at(start: MakeAgent) -> None:
     """No recording call examines its arguments, changes anything or counts."""
     agent = start(strict=True)
@@ -1097,6 +1164,27 @@ def silent_calls(agent: Agent) -> None:
     agent.add_event_properties(wrong)
     agent.remove_event_property(wrong)
     agent.clear_event_properties()
+
+
+def test_a_name_given_elsewhere_ends_no_visit(start: MakeAgent) -> None:
+    """The anonymous user who says in another process who they are is still the same visitor."""
+    agent, other = start(), start()
+    agent.track("e")
+    visit = agent.session_id
+    other.identify("twelve")
+    eventually(lambda: agent.identity == "twelve")
+    assert agent.session_id == visit
+    other.reset_identity()
+    eventually(lambda: agent.identity is None)
+    assert agent.session_id not in (visit, None)
+
+
+def test_a_handler_that_interrupts_recording_may_flush(start: MakeAgent) -> None:
+    """It holds what another thread would wait for."""
+    agent = start()
+    agent.track("e")
+    with agent._store.journal._lock:
+        assert agent.flush(30)
 
 
 def test_consent_outlives_the_process(start: MakeAgent) -> None:
@@ -1333,10 +1421,31 @@ def test_whom_to_forget_is_unclear(start: MakeAgent, names: Any, says: str) -> N
     assert agent.status().queued == 1
 
 
-def test_a_disabled_agent_has_nobody_to_forget(start: MakeAgent, tmp_path: Path) -> None:
-    """It says so, and makes no file."""
-    assert start(disabled=True).forget(identity="eight") is True
+def test_a_disabled_agent_forgets_nobody(start: MakeAgent, tmp_path: Path) -> None:
+    """It does nothing, whatever it is given, and does not say that it had."""
+    assert start(disabled=True).forget(identity="eight") is False
+    assert start(disabled=True).forget() is False
     assert not (tmp_path / "state").exists()
+
+
+def test_forgetting_without_tracking_owns_nothing(
+    start: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that delivers nothing does not keep others from it."""
+    agent = start()
+    agent.identify("eleven")
+    agent.track("e")
+    agent.shutdown(0)
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    quiet = start()
+    assert quiet.flush(1) is False
+    assert quiet._store.ledger is None
+    assert quiet.forget(identity="eleven") is True
+    assert quiet._store.ledger is None
+    monkeypatch.delenv("DO_NOT_TRACK")
+    third = start()
+    assert third._store.ledger is not None
+    assert third.status().dropped_by == {"purged": 1}
 
 
 def test_forgetting_while_opted_out(start: MakeAgent) -> None:

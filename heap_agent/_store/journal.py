@@ -496,6 +496,11 @@ class Journal:
         return 0 if part is None else part.size
 
     @property
+    def held_here(self) -> bool:
+        """Whether this very thread is inside of a recording call, as a signal handler may be."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
+
+    @property
     def written(self) -> int:
         """Bytes that have been recorded."""
         with self._lock:

@@ -97,15 +97,27 @@ class Keeper:
         alive = self._thread is not None and self._thread.is_alive()
         return f"<Keeper [{'running' if alive else 'not running'}]>"
 
-    def start(self) -> None:
+    def start(self) -> bool:
         """
         Start the thread; a second call does nothing.
+
+        Returns:
+            False where no thread can be started, as at the end of the interpreter.
         """
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._main, name="heap-agent-keeper", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._main, name="heap-agent-keeper", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
+        return True
+
+    def reload_soon(self) -> None:
+        """
+        Ask for the state with the next look, though nobody has rung.
+        """
+        self._to_reload = True
 
     def attend(self) -> None:
         """
@@ -189,8 +201,8 @@ class Keeper:
         owns = self._may_own and store.try_to_own()
         # What is in memory is sent by this process, whoever owns the directory.
         if (owns or store.memory is not None) and not self._delivers:
-            self._delivers = True
             self._duties.became_owner()
+            self._delivers = True
         self._listen_to_others()
         store.keep_within_bounds()
 

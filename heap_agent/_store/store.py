@@ -52,6 +52,9 @@ _LOG_DROPS_EVERY: Final = 60.0
 #: Records that are absorbed at once while the disk is full.
 _LITTLE: Final = 200
 
+#: The file that stands for a withdrawn consent.
+_OPTED_OUT: Final = "opted-out"
+
 #: Answers to requests that are kept.
 _ANSWERS: Final = 100
 
@@ -163,6 +166,14 @@ class Store:
         with self._work:
             if self.journal.storage == "disk" or self.journal.retry():
                 self._return_to_disk()
+            self.disown()
+            self.journal.close()
+
+    def disown(self) -> None:
+        """
+        Give the ownership up, if it is ours.
+        """
+        with self._work:
             if self.ledger is not None:
                 with suppress(DatabaseTrouble):
                     self.ledger.timeline.save()
@@ -170,7 +181,6 @@ class Store:
                     self.ledger.close()
                 self.ledger = None
             self._release()
-            self.journal.close()
 
     @property
     def unwritten(self) -> int:
@@ -801,6 +811,28 @@ def first_user(directory: Path | None, app_id: str, machine: str, fresh_id: str)
         return fresh_id
     text = found.decode("ascii", "replace").strip()
     return text if text.isdigit() else fresh_id
+
+
+def note_consent(directory: Path | None, given: bool) -> None:
+    """
+    Leave a sign of a withdrawn consent that can be read where the state cannot:
+    on a damaged or read-only disk. Where it cannot be left, the state has it.
+    """
+    if directory is None or given is not consent_was_withdrawn(directory):
+        return
+    sign = directory / _OPTED_OUT
+    if given:
+        system.unlink_quietly(sign)
+    else:
+        with suppress(OSError):
+            os.close(system.open_private(sign, os.O_WRONLY | os.O_CREAT))
+
+
+def consent_was_withdrawn(directory: Path | None) -> bool:
+    """
+    Whether the sign says so.
+    """
+    return directory is not None and (directory / _OPTED_OUT).exists()
 
 
 def copied_from_elsewhere(directory: Path | None, app_id: str, machine: str) -> bool:

@@ -8,10 +8,13 @@ answered as a line of JSON.
 """
 
 import json
+import logging
 import sys
 
 from heap_agent import Agent
 
+# Shown with the test that fails.
+logging.basicConfig(level=logging.WARNING)
 directory, endpoint = sys.argv[1:3]
 agent = Agent("11", directory=directory, endpoint=endpoint, interval=0.2)
 print(json.dumps("ready"), flush=True)
