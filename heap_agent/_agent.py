@@ -1147,7 +1147,8 @@ class Agent:
             return self._store.books().rows == 0
         deadline = time.monotonic() + (10.0 if seconds is None else seconds)
         self._store.flush_counts()
-        while self._directory is not None and not self._store.try_to_own():
+        # Where the disk takes no request either, nobody can be asked.
+        while self._store.storage == "disk" and not self._store.try_to_own():
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
@@ -1269,8 +1270,7 @@ class Agent:
         with suppress(Exception):
             self._store.flush_counts()
         self._store.journal.sync()
-        self._store.close()
-        lost = self._store.unwritten
+        lost = self._store.close()
         if lost:
             _log.error("%d events could be neither written nor sent, and end here", lost)
 

@@ -9,12 +9,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers import balanced, eventually, fill
+from helpers import balanced, eventually, fill, opened, track
 
 from heap_agent import Agent
 from heap_agent._store.outlook import read_books, sizes
@@ -81,6 +81,132 @@ def test_a_disk_that_was_full_takes_everything_again(small_disk: Path, server: C
         server.start()
         assert agent.flush(30)
         assert [event.properties["number"] for event in server.events("E")] == list(range(500))
+        balanced(agent)
+
+
+def test_an_end_on_a_full_disk_leaves_room_to_drain_it(small_disk: Path, server: Collector) -> None:
+    """
+    What only the memory holds is not written into the room that the queue needs: it is
+    lost, and counted; what is on the disk arrives with the next start.
+    """
+    server.stop()
+    state = small_disk / "state"
+    with agent_on(state, server) as agent:
+        for number in range(1_000):
+            agent.track("E", {"number": number, "text": "x" * 200})
+        agent._store.absorb(freeze=False)
+        eventually(lambda: (state / "reserve").exists())
+        fill(small_disk / "filler")
+        for number in range(1_000, 4_000):
+            agent.track("E", {"number": number, "text": "x" * 200})
+        agent.flush(0.1)
+        eventually(lambda: not (state / "reserve").exists())
+        agent.identify("late")
+        assert agent.status().recorded == 4_000
+    server.start()
+    with agent_on(state, server) as agent:
+        assert agent.identity == "late"
+        assert agent.flush(30)
+
+        found = agent.status()
+        assert found.recorded == 4_000
+        assert found.dropped == found.dropped_by["unwritten"]
+        arrived = numbers(server)
+        assert arrived[:1_000] == list(range(1_000))
+        assert len(arrived) == found.delivered == 4_000 - found.dropped
+        balanced(agent)
+
+
+@pytest.fixture(name="lock_disk")
+def _lock_disk(small_disk: Path) -> Iterator[Callable[[], None]]:
+    """Makes the small disk read-only; nobody may have a file open for writing."""
+    remount = ["mount", "-o", "remount,ro", str(small_disk)]
+
+    def lock() -> None:
+        if subprocess.run(remount, capture_output=True).returncode != 0:
+            pytest.skip("remounting is not allowed here")
+
+    yield lock
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+
+
+def test_what_was_said_is_known_on_a_read_only_disk(
+    small_disk: Path, server: Collector, lock_disk: Callable[[], None]
+) -> None:
+    """User, properties and consent are read where nothing can be written."""
+    state = small_disk / "state"
+    with agent_on(state, server) as agent:
+        agent.identify("zoe")
+        agent.add_event_properties({"site": "hall"})
+        user = agent.user_id
+    lock_disk()
+    with agent_on(state, server) as agent:
+        assert (agent.identity, agent.user_id) == ("zoe", user)
+        agent.track("E", {"number": 1})
+        assert agent.status().storage == "memory"
+        assert agent.flush(30)
+        (event,) = server.events("E")
+        assert (event.identity, event.properties["site"]) == ("zoe", "hall")
+
+
+def test_an_opt_out_is_known_on_a_read_only_disk(
+    small_disk: Path, server: Collector, lock_disk: Callable[[], None]
+) -> None:
+    """Nothing is recorded or sent there either."""
+    with agent_on(small_disk / "state", server) as agent:
+        agent.opt_out()
+    lock_disk()
+    with agent_on(small_disk / "state", server) as agent:
+        agent.track("E", {"number": 1})
+        agent.flush(1)
+        assert agent.status().opted_out
+        assert agent.status().recorded == 0
+    assert server.events() == []
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.5])
+def test_the_end_of_a_program_without_a_disk(server: Collector, pause: float) -> None:
+    """Its last delivery comes from memory, and nothing is printed."""
+    program = (
+        "import sys, time\n"
+        "import heap_agent as heap\n"
+        "heap.init('11', directory='/proc/nowhere', endpoint=sys.argv[1], interval=3600)\n"
+        "for number in range(300):\n"
+        "    heap.track('E', {'number': number})\n"
+        "time.sleep(float(sys.argv[2]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, server.url, str(pause)], capture_output=True, timeout=60
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert numbers(server) == list(range(300))
+
+
+def test_a_finalizer_may_record_at_the_end_of_the_interpreter(
+    tmp_path: Path, server: Collector
+) -> None:
+    """When nothing can be imported any more, its event still waits for the next start."""
+    program = (
+        "import sys\n"
+        "import heap_agent as heap\n"
+        "heap.init('11', directory=sys.argv[1], endpoint='http://127.0.0.1:9', interval=3600)\n"
+        "class Late:\n"
+        "    def __del__(self, track=heap.track):\n"
+        "        track('E', {'number': 2})\n"
+        "heap.track('E', {'number': 1})\n"
+        "late = Late()\n"
+        "late.cycle = late\n"
+    )
+    state = tmp_path / "state"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(state)], capture_output=True, timeout=60
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    with agent_on(state, server) as agent:
+        assert agent.flush(30)
+        assert numbers(server) == [1, 2]
         balanced(agent)
 
 
@@ -241,22 +367,19 @@ def test_without_a_directory_events_are_delivered_from_memory(
     assert [event.event for event in server.events()] == ["First", "At the end"]
 
 
-def test_refusals_survive_a_kill(tmp_path: Path) -> None:
+def test_refusals_survive_a_kill(state_dir: Path) -> None:
     """At the hard cap events are refused; what a kill leaves behind still counts them."""
-    with Agent("11", directory=tmp_path, interval=3600, do_not_track=False) as agent:
-        agent.pause_delivery()
-        agent.track("E")
-        store = agent._store
+    with opened(state_dir) as store:
+        track(store)
         store.journal.allow(0)
-        for _ in range(1_000):
-            store.journal.put(1, 0, 0, 0, b"[]\n{}")
+        assert not any(track(store) for _ in range(1_000))
 
         # What is on disk, without what this process would still add.
-        books = read_books(store.directory or tmp_path, store.clock.boot_id)
+        books = read_books(state_dir, store.clock.boot_id)
 
-        assert books.counts["dropped.full"] == 1_000
-        assert books.counts["recorded"] == books.queued + books.counts["dropped.full"]
-        balanced(agent)
+        assert (books.counts["dropped.full"], books.queued) == (1_000, 1)
+        assert books.counts["recorded"] == 1_001
+        balanced(store)
 
 
 def test_a_flood_stays_within_its_bytes(tmp_path: Path) -> None:

@@ -149,8 +149,9 @@ class Database:
                 self._refuse_newer(path)
             connection = self._connection()
         if path is None:
-            # It lives as long as somebody may ask it; nobody closes it earlier.
-            weakref.finalize(self, connection.close)
+            # It lives as long as somebody may ask it; nobody closes it earlier, least
+            # of all the interpreter's end, when the last delivery is still under way.
+            weakref.finalize(self, connection.close).atexit = False
         else:
             with suppress(OSError):
                 found = path.stat()
@@ -370,17 +371,7 @@ class Reader:
         with ExitStack() as opening:
             opening.enter_context(undivided())
             try:
-                self._connection = opening.enter_context(
-                    closing(
-                        sqlite3.connect(
-                            f"{self._path.absolute().as_uri()}?mode=ro",
-                            uri=True,
-                            isolation_level=None,
-                            timeout=READER_PATIENCE,
-                        )
-                    )
-                )
-                self._connection.execute("BEGIN")
+                self._connection = opening.enter_context(closing(self._connect()))
             except sqlite3.Error as error:
                 raise _translate(error) from error
             version = self.query("PRAGMA user_version")[0][0]
@@ -390,6 +381,37 @@ class Reader:
                 raise DatabaseTrouble(Trouble.NEWER, f"the queue has schema {version}")
             self._open = opening.pop_all()
         return self
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            return self._begin("mode=ro")
+        except sqlite3.Error:
+            # A file with a log can only be read where the log's index can be made:
+            # on a read-only disk it looks as if it were missing.
+            if not self._is_at_rest:
+                raise
+        return self._begin("immutable=1")
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether nobody can be writing: an owner has a log, and the disk takes nothing."""
+        log = self._path.with_name(self._path.name + "-wal")
+        return not log.exists() and not system.probe_write(self._path.parent)
+
+    def _begin(self, how: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?{how}",
+            uri=True,
+            isolation_level=None,
+            timeout=READER_PATIENCE,
+        )
+        try:
+            connection.execute("BEGIN")
+            connection.execute("PRAGMA user_version").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def __exit__(self, *_: object) -> None:
         self._open.close()

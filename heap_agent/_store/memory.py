@@ -12,7 +12,7 @@ This module must not know when the disk is given up, or trusted again.
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -20,7 +20,7 @@ from heap_agent._core.encoder import loads
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.records import PartHeader, Record
 from heap_agent._core.wire import actor_line
-from heap_agent._store.event_queue import RECORDED
+from heap_agent._store.event_queue import DROPPED, RECORDED
 from heap_agent._store.journal import SPILL_BYTES, Journal, Spilled
 from heap_agent._store.ledger import Ledger
 
@@ -69,6 +69,21 @@ class Memory:
                 self._said_bytes -= self._said.popleft().size
         wall, boot_clock = entry.wall_ns // 1000, entry.boot_ns // 1000
         return Record(entry.kind, entry.flags, wall, boot_clock, number, entry.body, 0)
+
+    @property
+    def said(self) -> list[Spilled]:
+        """What was recorded here and is no event."""
+        return list(self._said)
+
+    def unsent(self) -> Counter[str]:
+        """
+        The books of this time without a disk, if it ends here: what has not been
+        delivered is lost.
+        """
+        queue = self.ledger.queue
+        counts = queue.counts()
+        counts[DROPPED + "unwritten"] += queue.count() + queue.dead_count()
+        return counts
 
     def give_back(self, journal: Journal, wall_ns: int, boot_ns: int) -> bool:
         """

@@ -11,13 +11,14 @@ This module must not know what a lock protects.
 from __future__ import annotations
 
 import errno
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from heap_agent._store import system
 
 if TYPE_CHECKING:
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
 OWNER_LOCK: Final = "owner.lock"
 
@@ -60,16 +61,25 @@ def try_lock(path: Path, *, patience: float = 0.0) -> HeldLock | None:
     Raises:
         OSError: The file cannot be created or locked.
     """
-    # Imported with the first lock: it costs more than the rest of this package,
-    # and some of its versions load asyncio and ssl.
-    from filelock import FileLock, Timeout
-
+    file_lock, timeout = _filelock()
     if not path.parent.is_dir():
         # filelock would make it, open to everybody.
         raise FileNotFoundError(errno.ENOENT, "no directory for a lock", str(path.parent))
-    lock = FileLock(path, mode=0o600, thread_local=False)
+    lock = file_lock(path, mode=0o600, thread_local=False)
     try:
         lock.acquire(timeout=patience, poll_interval=0.01)
-    except Timeout:
+    except timeout:
         return None
     return HeldLock(lock, path)
+
+
+@cache
+def _filelock() -> tuple[type[FileLock], type[Timeout]]:
+    """
+    Imported with the first lock: it costs more than the rest of this package, and
+    some of its versions load asyncio and ssl. Kept, because finalizers may record
+    at the end of the interpreter, when nothing can be imported any more.
+    """
+    from filelock import FileLock, Timeout
+
+    return FileLock, Timeout

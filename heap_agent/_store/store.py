@@ -19,6 +19,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -158,16 +159,44 @@ class Store:
                 self._reserve.hold()
             return True
 
-    def close(self) -> None:
+    def close(self) -> int:
         """
         Give the ownership up and close the journal. The connection is closed
         before the lock is let go.
+
+        Returns:
+            How many events only this process's memory has held, and end here.
         """
         with self._work:
-            if self.journal.storage == "disk" or self.journal.retry():
+            # On a full disk what room there is will be needed to drain the queue.
+            if not self._pressed and (self.journal.storage == "disk" or self.journal.retry()):
                 self._return_to_disk()
+            lost = self._leave_word()
             self.disown()
             self.journal.close()
+            return lost
+
+    def _leave_word(self) -> int:
+        """
+        Events that the disk does not take are lost now: leave their number, and
+        who is logged in, which takes little room.
+        """
+        if self.directory is None:
+            return self.journal.spilled + (0 if self.memory is None else self.memory.queue.count())
+        if self.journal.storage == "disk" and self._memory is None:
+            return 0
+        entries = self.journal.take_spilled()
+        memory, self._memory = self._memory, None
+        counts = Counter[str]() if memory is None else memory.unsent()
+        events = sum(entry.kind == Kind.EVENT for entry in entries)
+        counts.update({RECORDED: events, DROPPED + "unwritten": events})
+        for entry in [*(memory.said if memory is not None else ()), *entries]:
+            if entry.kind != Kind.EVENT:
+                self.journal.put(entry.kind, entry.flags, entry.wall_ns, entry.boot_ns, entry.body)
+        if any(counts.values()):
+            self._record(Kind.COUNTS, json.dumps(counts).encode())
+        self.journal.retry()
+        return counts[DROPPED + "unwritten"]
 
     def disown(self) -> None:
         """
@@ -181,12 +210,6 @@ class Store:
                     self.ledger.close()
                 self.ledger = None
             self._release()
-
-    @property
-    def unwritten(self) -> int:
-        """Events that only this process's memory holds."""
-        memory = self.memory
-        return self.journal.spilled + (0 if memory is None else memory.queue.count())
 
     def abandon(self) -> None:
         """
