@@ -43,9 +43,6 @@ EVENT_PROPERTIES_BYTES: Final = 8_192
 #: `user_id` (*track*: 0 … 2^53-1).
 SAFE_INTEGER: Final = 2**53 - 1
 
-#: Random ids (user, session) are decimals of this many bits (core SDK).
-ID_BITS: Final = 53
-
 #: *add_user_properties* and reference: `user_id` and any casing of `id` may not
 #: be keys of user properties.
 RESERVED_USER_KEYS: Final = frozenset({"user_id"})

@@ -135,7 +135,7 @@ def next_user(user: User, effect: Effect, identity: str | None, fresh_id: str) -
 
 def id_from(random_bits: int) -> str:
     """
-    A user or session id from at least 53 random bits.
+    A user or session id from at least 53 random bits, as many as Heap's core SDK has.
     """
     return str(random_bits & limits.SAFE_INTEGER)
 

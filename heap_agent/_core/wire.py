@@ -43,10 +43,6 @@ _KEY: Final = b'","idempotency_key":"'
 STAMP_BYTES: Final = 29
 STAMP_AT: Final = len(_OPEN)
 
-#: Bytes of an idempotency key: 64 random bits, a dash, 48 bits of sequence.
-KEY_BYTES: Final = 29
-KEY_AT: Final = STAMP_AT + STAMP_BYTES + len(_KEY)
-
 _EVENT: Final = b',"event":'
 _PROPERTIES: Final = b',"properties":'
 
@@ -184,7 +180,7 @@ def who(actor: Actor, session_id: str) -> bytes:
 
 def idempotency_key(writer: str, sequence: int) -> bytes:
     """
-    The key of a record, from what names it for ever.
+    The key of a record, from what names it for ever: 29 bytes.
 
     Args:
         writer: Id of the journal, 16 hex digits.
