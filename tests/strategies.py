@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from enum import Enum, IntEnum
 from pathlib import PurePosixPath
@@ -143,6 +143,95 @@ class Masked(Unshowable):
     """
 
     __class__ = property(Unshowable._refuse)
+
+
+class MaskedText(str):
+    """
+    Text that raises when `isinstance` asks what else it is.
+    """
+
+    __class__ = property(Unshowable._refuse)  # type: ignore[assignment]
+
+
+class MaskedNumber(int):
+    """
+    A number that raises when `isinstance` asks what else it is.
+    """
+
+    __class__ = property(Unshowable._refuse)  # type: ignore[assignment]
+
+
+class MaskedDict(dict[Any, Any]):
+    """
+    A mapping that raises when `isinstance` asks what else it is.
+    """
+
+    __class__ = property(Unshowable._refuse)  # type: ignore[assignment]
+
+
+class Impostor:
+    """
+    Says that it is of another class, as mocks with a `spec` and lazy proxies do.
+    """
+
+    def __init__(self, claimed: type) -> None:
+        self.claimed = claimed
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return self.claimed
+
+
+class Nameless(type):
+    """
+    Makes classes that raise when they are asked for their name or hashed.
+    """
+
+    __name__ = property(Unshowable._refuse)  # type: ignore[assignment]
+    __hash__ = Unshowable._refuse  # type: ignore[assignment]
+
+
+#: Objects that are neither text, nor numbers, nor mappings, and that cannot be asked.
+#: Made anew each time, since pytest asks what a parameter is.
+HOSTILE: dict[str, Callable[[], Any]] = {
+    "masked": Masked,
+    "mock of text": lambda: Impostor(str),
+    "mock of a number": lambda: Impostor(int),
+    "nameless": lambda: Nameless("Nameless", (), {})(),
+    "unshowable": Unshowable,
+}
+
+
+class WornKey:
+    """
+    A key that can be hashed once, to be put into a dict, and raises from then on.
+    """
+
+    def __init__(self) -> None:
+        self.worn = False
+
+    def __hash__(self) -> int:
+        if self.worn:
+            raise RuntimeError("hash")
+        self.worn = True
+        return 5
+
+
+class LyingKey(str):
+    """
+    A text that claims to be equal to any key that has its hash.
+    """
+
+    def __new__(cls, text: str, claimed: str) -> LyingKey:
+        key = super().__new__(cls, text)
+        key.claimed = claimed  # type: ignore[attr-defined]
+        return key
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash(self.claimed)  # type: ignore[attr-defined]
 
 
 class Endless:

@@ -55,19 +55,21 @@ def plain_dumps(
     Args:
         properties: Text keys; values are text, ints, finite floats.
         default: As orjson has it; not used.
-        option: `STRICT` refuses ints beyond ±(2^53−1).
+        option: `STRICT` refuses ints beyond ±(2^53−1), and keys of subclasses of `str`.
 
     Returns:
         The same bytes as orjson would give.
 
     Raises:
-        TypeError: A value of another type, or an int that is refused.
+        TypeError: A value of another type, or a key or an int that is refused.
         UnicodeEncodeError: A lone surrogate.
     """
     if option == STRICT:
-        for value in properties.values():
+        for key, value in properties.items():
+            if type(key) is not str:
+                raise TypeError(f"not an exact str: {type(key).__name__}")
             if isinstance(value, int) and abs(value) > SAFE_INTEGER:
-                raise TypeError(f"not a safe integer: {value}")
+                raise TypeError("not a safe integer")
     members = ",".join(f"{_quote(key)}:{_member(value)}" for key, value in properties.items())
     return f"{{{members}}}".encode()
 

@@ -260,7 +260,10 @@ def _quoted(text: str) -> str:
     return repr(text[:_SHOWN]) + ("…" if len(text) > _SHOWN else "")
 
 
-def _type_name(value: object) -> str:
+def type_name(value: object) -> str:
+    """
+    The name of a value's class, printable and short.
+    """
     # The slot of `type` itself: a metaclass may define a `__name__` that raises.
     name: str = type.__dict__["__name__"].__get__(type(value))
     return _label(str.__str__(name))
@@ -280,7 +283,7 @@ def _shown(value: Any) -> str:
         return repr(value)
     if kind is int and abs(value) < 10**_SHOWN:
         return repr(value)
-    return f"a value of type {_type_name(value)}"
+    return f"a value of type {type_name(value)}"
 
 
 def _fault(kind: str, key: str | None, detail: str) -> Fault:
@@ -299,7 +302,7 @@ def _reason(error: Exception) -> tuple[str, str]:
     """Kind and sentence of whatever stopped the reading of a value."""
     if type(error) is _LeftOut:
         return error.kind, error.reason
-    return "unreadable", f"reading it raised {_type_name(error)}"
+    return "unreadable", f"reading it raised {type_name(error)}"
 
 
 # -- scalars --------------------------------------------------------------------
@@ -648,7 +651,7 @@ def _key_label(prefix: str, key: Any) -> str:
     elif kind is float or (kind is int and abs(key) < 10**_SHOWN):
         own = repr(key)
     else:
-        own = f"<{_type_name(key)}>"
+        own = f"<{type_name(key)}>"
     return f"{prefix}.{own}" if prefix else own
 
 

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from heap_agent._core import limits
-from heap_agent._core.repair import utf16_length
+from heap_agent._core.repair import type_name, utf16_length
 from heap_agent.exceptions import InvalidCall
 
 # -- the machine ------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Judged:
     complaint: str | None = None
 
 
-def judge(value: object, refused: frozenset[str] = REFUSED, limit: int = limits.IDENTITY) -> Judged:
+def judge(value: Any, refused: frozenset[str] = REFUSED, limit: int = limits.IDENTITY) -> Judged:
     """
     Decide whether a value can be somebody's identity.
 
@@ -220,13 +220,13 @@ def judge(value: object, refused: frozenset[str] = REFUSED, limit: int = limits.
     Raises:
         InvalidCall: Neither text, int nor None.
     """
-    if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
-        raise InvalidCall(
-            f"identity must be a string of 1 to {limit} characters (or an int), "
-            f"got {type(value).__name__}"
-        )
     if value is None:
         return Judged(None, "None is nobody's identity")
+    if not _has_text(value):
+        raise InvalidCall(
+            f"identity must be a string of 1 to {limit} characters (or an int), "
+            f"got {type_name(value)}"
+        )
     text = _as_text(value)
     if text is None:
         return Judged(None, "the number has too many digits")
@@ -244,7 +244,7 @@ def judge(value: object, refused: frozenset[str] = REFUSED, limit: int = limits.
     return Judged(text, _doubt(text, folded))
 
 
-def known_as(value: object) -> str:
+def known_as(value: Any) -> str:
     """
     An identity that somebody may already have here: anything that `identify`
     could have taken, whatever it refuses today.
@@ -252,33 +252,35 @@ def known_as(value: object) -> str:
     Raises:
         InvalidCall: Neither text nor int, or blank.
     """
-    text = None
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        text = _as_text(value)
+    text = _as_text(value) if _has_text(value) else None
     if not text or not text.strip():
-        shown = type(value).__name__ if text is None else repr(text)
+        shown = type_name(value) if text is None else repr(text)
         raise InvalidCall(f"identity must be a string of 1 or more characters, got {shown}")
     return text
 
 
-def user_id_of(value: object) -> str:
+def user_id_of(value: Any) -> str:
     """
     A user id as it is kept: decimal text.
 
     Raises:
         InvalidCall: Neither digits nor an int from 0 on.
     """
-    text = None
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        text = _as_text(value)
+    text = _as_text(value) if _has_text(value) else None
     if text and text.isascii() and text.isdigit():
         return text.lstrip("0") or "0"
-    shown = type(value).__name__ if text is None else repr(text[:20])
+    shown = type_name(value) if text is None else repr(text[:20])
     raise InvalidCall(f"user_id must be an integer, or its digits as a string, got {shown}")
 
 
-def _as_text(value: str | int) -> str | None:
-    if isinstance(value, str):
+def _has_text(value: object) -> bool:
+    # Not `isinstance`: a value may raise, or lie, when it is asked for its class.
+    kind = type(value)
+    return kind is not bool and issubclass(kind, (str, int))
+
+
+def _as_text(value: Any) -> str | None:
+    if issubclass(type(value), str):
         return str.__str__(value)
     # Python refuses to print an int of more than 4,300 digits.
     return None if int.bit_length(value) > 4 * limits.IDENTITY else int.__repr__(value)

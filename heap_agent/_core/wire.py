@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -255,26 +255,28 @@ class Wire:
             return b"%b{%b" % (lead, ambient.members)
         if type(properties) is not dict:
             return None
-        # A copy, because another thread may change the caller's dict between
-        # the check of a value and its encoding.
-        own = properties.copy()
-        for key, value in own.items():
-            kind = type(value)
-            if kind is str or kind is int:
-                # Their size is judged below, for all of them together.
-                continue
-            if kind is float:
-                # NaN and the infinities are the floats that fail this.
-                if value - value != 0.0:
-                    return None
-            elif kind is bool:
-                # The key exists: the size of the dict stays, the walk goes on.
-                own[key] = "true" if value else "false"
-            else:
-                return None
-        if not self._keys.issuperset(own) and not self._learn_keys(own):
-            return None
+        # A key may be of any class, and its `__hash__` and `__eq__` raise anything,
+        # at each step but the look at its type. `mended` asks neither of them.
         try:
+            # A copy, because another thread may change the caller's dict between
+            # the check of a value and its encoding.
+            own = properties.copy()
+            for key, value in own.items():
+                kind = type(value)
+                if kind is str or kind is int:
+                    # Their size is judged below, for all of them together.
+                    continue
+                if kind is float:
+                    # NaN and the infinities are the floats that fail this.
+                    if value - value != 0.0:
+                        return None
+                elif kind is bool:
+                    # The key exists: the size of the dict stays, the walk goes on.
+                    own[key] = "true" if value else "false"
+                else:
+                    return None
+            if not self._keys.issuperset(own) and not self._learn_keys(own):
+                return None
             if not ambient.keys:
                 encoded = dumps(own, None, STRICT)
             elif not own:
@@ -283,39 +285,34 @@ class Wire:
                 encoded = dumps(own, None, STRICT)[:-1] + b"," + ambient.members
             else:
                 encoded = dumps(ambient.under(own), None, STRICT)
-        except (TypeError, ValueError):
+        except Exception:
             return None
         # No text in it has more UTF-16 units than all of it has bytes of UTF-8.
         if len(encoded) > _LONGEST and not _fits(own, encoded):
             return None
         return lead + encoded
 
-    def mended(self, event: object, properties: object, ambient: Ambient) -> Tail:
+    def mended(self, event: Any, properties: object, ambient: Ambient) -> Tail:
         """
         Encode an event that `tail` did not take, repairing what is at fault.
 
         Raises:
             InvalidCall: The name is not text, or the properties are no mapping.
         """
-        if not isinstance(event, str):
+        if not issubclass(type(event), str):
             raise InvalidCall(
                 f"event must be a string of 1 to {limits.EVENT_NAME} characters, "
                 f"got {_shown_type(event)}"
             )
-        check_mapping(properties, "properties", optional=True)
+        given = check_mapping(properties, "properties", optional=True)
         name, faults = repair.repair_name(event)
         if not name:
             return Tail(None, "", faults)
-        own: Mapping[str, Scalar] = {}
-        if properties is not None:
-            assert isinstance(properties, Mapping)
-            repaired = repair.repair_properties(properties, limit=limits.EVENT_VALUE)
-            own = repaired.properties
-            faults += repaired.faults
+        own = repair.repair_properties(given, limit=limits.EVENT_VALUE)
         fitted, more = repair.fit_event(
-            ambient.under(own), lambda some: len(dumps(some)), _MOST_BYTES
+            ambient.under(own.properties), lambda some: len(dumps(some)), _MOST_BYTES
         )
-        return Tail(_name_line(name) + dumps(fitted), name, faults + more)
+        return Tail(_name_line(name) + dumps(fitted), name, faults + own.faults + more)
 
     def _learn_name(self, event: str, ambient: Ambient) -> bytes | None:
         name = self._names.get(event) or self._checked_name(event)
@@ -341,6 +338,8 @@ class Wire:
         return name
 
     def _learn_keys(self, own: Mapping[object, object]) -> bool:
+        if len(own) > _REMEMBERED:
+            return False
         if len(self._keys) + len(own) > _REMEMBERED:
             self._keys.clear()
         for key in own:
@@ -368,15 +367,24 @@ def _name_line(name: str) -> bytes:
 
 
 def _shown_type(value: object) -> str:
-    return "None" if value is None else f"{type(value).__name__}"
+    return "None" if value is None else repair.type_name(value)
 
 
-def check_mapping(value: object, argument: str, *, optional: bool = False) -> None:
+def check_mapping(value: object, argument: str, *, optional: bool = False) -> Mapping[Any, object]:
     """
     Raise `InvalidCall` unless the value is a mapping (or None where that is allowed).
+
+    Returns:
+        The mapping; an empty one for None.
     """
-    if isinstance(value, Mapping) or (optional and value is None):
-        return
+    if optional and value is None:
+        return {}
+    try:
+        if isinstance(value, Mapping):
+            return value
+    except Exception:
+        # A lazy object that cannot be resolved raises when it is asked for its class.
+        pass
     raise InvalidCall(
         f"{argument} must be a mapping of names to strings and numbers, got {_shown_type(value)}"
     )

@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import valid_properties
+from strategies import LyingKey, Word, valid_properties
 
 from heap_agent._core import encoder, limits
 from heap_agent._core.encoder import plain_dumps
@@ -74,6 +74,18 @@ def test_integers_up_to_the_safe_ones(number: int) -> None:
 def test_constants_are_json(value: object) -> None:
     """What is no property value, and still JSON, never becomes Python's own spelling."""
     assert plain_dumps({"x": value}) == orjson.dumps({"x": value})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{"x": 2**53}, {"x": -(2**53)}, {"x": 10**5_000}, {Word("x"): 1}, {LyingKey("", "x"): 1}],
+    ids=["large", "small", "huge", "subclass", "lying"],
+)
+def test_strict_encoding_refuses_what_needs_thought(properties: dict[str, Scalar]) -> None:
+    """Both refuse integers that lose digits and keys that are not exactly text."""
+    for dumps in (plain_dumps, orjson.dumps):
+        with pytest.raises(TypeError):
+            dumps(properties, None, encoder.STRICT)
 
 
 class Loud(int):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import HOSTILE, MaskedNumber, MaskedText
 
 from heap_agent._core import limits
 from heap_agent._core.session import (
@@ -302,6 +303,24 @@ def test_other_types_are_the_programs_fault(value: object) -> None:
     """The error says which argument, what came and what is allowed."""
     with pytest.raises(InvalidCall, match=f"^identity must be .*254.*got {type(value).__name__}$"):
         judge(value)
+
+
+@pytest.mark.parametrize("ask", [judge, known_as, user_id_of])
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_objects_that_lie_or_raise_when_asked_what_they_are_are_the_programs_fault(
+    ask: Callable[[object], object], hostile: str
+) -> None:
+    """They raise nothing of their own."""
+    with pytest.raises(InvalidCall):
+        ask(HOSTILE[hostile]())
+
+
+def test_text_and_numbers_that_hide_their_class_are_what_they_hold() -> None:
+    """Only their base class is asked."""
+    assert judge(MaskedText("alice")) == Judged("alice")
+    assert judge(MaskedNumber(12345)) == Judged("12345")
+    assert known_as(MaskedText("alice")) == "alice"
+    assert user_id_of(MaskedNumber(5)) == "5"
 
 
 def test_the_list_can_be_another_one() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -13,7 +13,21 @@ import attrs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import Count, Size, Word, names, valid_properties, wild_properties, wild_texts
+from strategies import (
+    HOSTILE,
+    Count,
+    Impostor,
+    LyingKey,
+    MaskedDict,
+    MaskedText,
+    Size,
+    Word,
+    WornKey,
+    names,
+    valid_properties,
+    wild_properties,
+    wild_texts,
+)
 
 from heap_agent._core import limits
 from heap_agent._core.events import Actor, Kind, Scalar
@@ -253,6 +267,68 @@ def test_properties_that_are_no_mapping_are_the_programs_fault(properties: objec
         Wire().mended("e", properties, NOTHING)
 
 
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_objects_that_lie_or_raise_when_asked_what_they_are_are_the_programs_fault(
+    hostile: str,
+) -> None:
+    """Neither as an event nor as properties do they raise anything of their own."""
+    for event, properties in ((HOSTILE[hostile](), None), ("e", HOSTILE[hostile]())):
+        assert tail_of(Wire(), event, properties, NOTHING) is None
+        with pytest.raises(InvalidCall, match="got "):
+            Wire().mended(event, properties, NOTHING)
+
+
+def test_text_and_mappings_that_hide_their_class() -> None:
+    """Text is taken for what it is; a mapping that cannot be asked is the program's fault."""
+    wire = Wire()
+    assert properties_in(wire.mended(MaskedText("e"), None, NOTHING).data) == {}
+    with pytest.raises(InvalidCall, match="properties must be a mapping .*got MaskedDict"):
+        wire.mended("e", MaskedDict(a=1), NOTHING)
+
+
+def test_a_mapping_behind_a_proxy_is_one() -> None:
+    """A proxy that reads like a mapping, and says that it is one, is taken."""
+
+    class Proxy(Impostor):
+        def __iter__(self) -> Iterator[str]:
+            return iter(["a"])
+
+        def __getitem__(self, key: str) -> int:
+            return 1
+
+    assert properties_in(Wire().mended("e", Proxy(dict), NOTHING).data) == {"a": 1}
+    broken = Wire().mended("e", Impostor(dict), NOTHING)
+    assert [fault.kind for fault in broken.faults] == ["unreadable"]
+
+
+def worn(value: object) -> dict[Any, Any]:
+    """A dict with a key that cannot be hashed any more."""
+    return {"a": 1, WornKey(): value}
+
+
+@pytest.mark.parametrize("value", [1, True, "x"])
+@pytest.mark.parametrize("ambient", [{}, {"site": "Oslo"}])
+def test_a_key_that_cannot_be_hashed_again_is_left_out(
+    value: object, ambient: dict[str, Scalar]
+) -> None:
+    """Whatever the step that comes upon it, the event is recorded without it."""
+    wire, around = Wire(), Ambient.of(ambient)
+    tail_of(wire, "e", {"a": 1}, around)
+    assert tail_of(wire, "e", worn(value), around) is None
+    mended = wire.mended("e", worn(value), around)
+    assert [fault.kind for fault in mended.faults] == ["key_type"]
+    assert properties_in(mended.data) == {"a": 1, **ambient}
+
+
+@pytest.mark.parametrize("text", ["", " ", "k" * 600])
+def test_a_key_that_passes_for_another_is_taken_for_what_it_is(text: str) -> None:
+    """A bad key does not get through because it claims to be one that was found good."""
+    wire = Wire()
+    tail_of(wire, "e", {"a": 1}, NOTHING)
+    assert tail_of(wire, "e", {LyingKey(text, "a"): 1}, NOTHING) is None
+    assert properties_in(wire.mended("e", {LyingKey(text, "a"): 1}, NOTHING).data) == {}
+
+
 def test_none_is_a_mapping_only_where_that_is_allowed() -> None:
     """`track` takes None for no properties; the verbs that add some do not."""
     check_mapping(None, "properties", optional=True)
@@ -267,6 +343,14 @@ def test_memories_are_bounded() -> None:
         tail = tail_of(wire, f"e{number}", {f"k{number}": number}, NOTHING)
         assert tail == b'"e%d"\n{"k%d":%d}' % (number, number, number)
     assert len(wire._names) <= 4_096 and len(wire._keys) <= 4_096
+
+
+def test_an_event_of_countless_keys_is_not_remembered() -> None:
+    """More keys than are remembered in all leave the memory, and the others, alone."""
+    wire = Wire()
+    assert tail_of(wire, "e", {"a": 1}, NOTHING)
+    assert tail_of(wire, "e", {f"k{number}": number for number in range(5_000)}) is None
+    assert wire._keys == {"a"}
 
 
 def test_a_dict_that_another_thread_changes() -> None:
