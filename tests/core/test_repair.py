@@ -655,6 +655,102 @@ def test_a_structure_that_multiplies_is_bounded_and_spares_its_neighbours() -> N
     assert {"too_many"} == set(faults)
 
 
+class Counted(uuid.UUID):
+    """
+    A value that counts how often any of its kind is read, and cannot be.
+    """
+
+    looks = 0
+
+    def __str__(self) -> NoReturn:
+        type(self).looks += 1
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("make", [list, tuple, set, frozenset])
+@pytest.mark.parametrize("channels", [10, 200])
+def test_the_work_of_one_call_is_bounded(make: type, channels: int) -> None:
+    """
+    However many lists and sets there are, MAX_ITEMS elements are looked at; the
+    faults say what was not, and what is no list stays.
+    """
+    Counted.looks = 0
+    many = make(Counted(int=number) for number in range(2_000))
+    properties: dict[str, Any] = {f"c{number}": many for number in range(channels)}
+
+    result, faults = event_properties({**properties, "after": 1})
+
+    assert Counted.looks == repair.MAX_ITEMS
+    assert 1 == result["after"]
+    assert channels - 5 == faults.count("too_many")
+    assert [""] * 5 == [result[f"c{number}"] for number in range(5)]
+    assert 6 == len(result)
+
+
+def test_a_list_is_only_read_as_far_as_its_text_reaches() -> None:
+    """
+    What a text has no room for is not counted against the lists that follow.
+    """
+    lists = {f"c{number}": [1.5] * 1_000_000 for number in range(30)}
+
+    result, faults = event_properties(lists)
+
+    assert 30 == len(result)
+    assert {"too_long"} == set(faults)
+
+
+def test_the_end_of_a_long_element_changes_nothing() -> None:
+    """
+    A list or set of long texts becomes the same as if they ended beyond its limit.
+    """
+    limit = limits.EVENT_VALUE
+    for make in (list, set):
+        head = "x" * (limit - 1)
+        expected, _ = repaired(make([head + "é" + "y", head + "e\u0301", "z"]))
+        longer, faults = repaired(make([head + "é" + "y" * 9_999, head + "e\u0301" * 9, "z"]))
+
+        assert expected == longer
+        assert ["too_long"] == faults
+
+
+def test_a_set_that_has_no_room_leaves_it_to_others() -> None:
+    """
+    A set is kept whole or not at all, and what is not kept uses nothing up.
+    """
+    properties = {"a": set(range(repair.MAX_ITEMS + 1)), "b": {1, 2}, "c": [3]}
+
+    assert ({"b": "1||2", "c": "3"}, ["too_many"]) == event_properties(properties)
+
+
+def test_what_cannot_be_read_uses_up_room_too() -> None:
+    """
+    Mappings and sets that raise at their end cannot make one call read without end.
+    """
+    reads = 0
+
+    class Spoilt(UnreadableMapping):
+        def __iter__(self) -> Iterator[Any]:
+            nonlocal reads
+            for number in range(1_000):
+                reads += 1
+                yield number
+            raise RuntimeError("changed")
+
+    class SpoiltSet(set[Any]):
+        __iter__ = Spoilt.__iter__
+
+    for spoilt in (Spoilt(), SpoiltSet()):
+        reads = 0
+        properties: dict[str, Any] = {f"c{number}": spoilt for number in range(5_000)}
+
+        result, faults = event_properties({**properties, "after": 1})
+
+        assert {"after": 1} == result
+        assert {"unreadable", "too_many"} == set(faults)
+        assert 5_000 <= len(faults)
+        assert reads < 10 * repair.MAX_ITEMS
+
+
 def test_as_many_entries_as_allowed_are_kept() -> None:
     """
     MAX_ITEMS flat properties pass, one more loses the last.
