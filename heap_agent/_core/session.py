@@ -189,6 +189,8 @@ REFUSED: Final = frozenset(
 #: Possible, but often a mistake.
 DOUBTFUL: Final = frozenset({"test", "admin", "root", "default", "id"})
 
+_HALF_A_PAIR: Final = "half a surrogate pair, which UTF-8 cannot carry"
+
 _REPR: Final = re.compile(r"<.*\bat 0x[0-9a-f]+>", re.IGNORECASE | re.DOTALL)
 
 
@@ -235,8 +237,8 @@ def judge(value: Any, refused: frozenset[str] = REFUSED, limit: int = limits.IDE
         return Judged(None, "it is empty or blank")
     if utf16_length(text) > limit:
         return Judged(None, f"it is longer than {limit} UTF-16 units")
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        return Judged(None, "it contains half a surrogate pair, which UTF-8 cannot carry")
+    if _is_broken(text):
+        return Judged(None, f"it contains {_HALF_A_PAIR}")
     if folded in refused:
         return Judged(None, "many users would share this value")
     if _REPR.search(text):
@@ -250,13 +252,15 @@ def known_as(value: Any) -> str:
     could have taken, whatever it refuses today.
 
     Raises:
-        InvalidCall: Neither text nor int, or blank.
+        InvalidCall: Neither text nor int, or blank, or no text that UTF-8 can carry.
     """
     text = _as_text(value) if _has_text(value) else None
-    if not text or not text.strip():
-        shown = type_name(value) if text is None else repr(text)
-        raise InvalidCall(f"identity must be a string of 1 or more characters, got {shown}")
-    return text
+    if text and text.strip() and not _is_broken(text):
+        return text
+    shown = type_name(value) if text is None else repr(text[:20])
+    if text and _is_broken(text):
+        shown += f" with {_HALF_A_PAIR}"
+    raise InvalidCall(f"identity must be a string of 1 or more characters, got {shown}")
 
 
 def user_id_of(value: Any) -> str:
@@ -271,6 +275,10 @@ def user_id_of(value: Any) -> str:
         return text.lstrip("0") or "0"
     shown = type_name(value) if text is None else repr(text[:20])
     raise InvalidCall(f"user_id must be an integer, or its digits as a string, got {shown}")
+
+
+def _is_broken(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _has_text(value: object) -> bool:

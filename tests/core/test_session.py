@@ -361,12 +361,22 @@ def test_whoever_may_be_known_can_be_named(value: object, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 1.5, b"ann", "", "  ", pytest.param(10**5000, id="huge")]
+    "value", [None, True, 1.5, b"ann", "", "  ", " " * 9_999, pytest.param(10**5000, id="huge")]
 )
 def test_what_is_nobodys_name_is_wrong_use(value: object) -> None:
     """It could not be anybody's identity."""
-    with pytest.raises(InvalidCall, match="identity must be"):
+    with pytest.raises(InvalidCall, match="identity must be") as info:
         known_as(value)
+    assert len(str(info.value)) < 200
+
+
+@pytest.mark.parametrize("value", ["\ud800", "ann\udfff", "\udc00\ud83d"])
+def test_half_a_surrogate_pair_is_nobodys_name(value: str) -> None:
+    """No identity or user id ever had one, and it could not be written down."""
+    with pytest.raises(InvalidCall, match="identity must be .*half a surrogate pair"):
+        known_as(value)
+    with pytest.raises(InvalidCall, match="user_id must be"):
+        user_id_of(value)
 
 
 @pytest.mark.parametrize(("value", "text"), [(5, "5"), ("5", "5"), ("005", "5"), (0, "0")])
