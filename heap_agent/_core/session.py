@@ -23,6 +23,7 @@ under way; without one under way the next event begins it.
 from __future__ import annotations
 
 import re
+import unicodedata
 from enum import Enum
 from typing import Any, Final
 
@@ -143,46 +144,44 @@ def id_from(random_bits: int) -> str:
 # -- what may be an identity --------------------------------------------------------
 
 #: Values that programs pass by mistake and that would merge all their users into
-#: one, compared trimmed and casefolded. The first three are named by Heap's
-#: reference, `guest`, `anonymous` and `unauthenticated` by its support; the rest
-#: is what languages print for "nothing" and what board makers leave in the
-#: fields for serial numbers.
+#: one, as `folded` has them. A name that one person could bear is not among them.
 REFUSED: Final = frozenset(
     {
-        "undefined",
-        "null",
-        "user",
-        "guest",
-        "anonymous",
-        "unauthenticated",
-        "anon",
-        "nil",
-        "none",
-        "nan",
-        "n/a",
-        "na",
-        "-",
-        "?",
-        "unknown",
-        "userid",
-        "user_id",
-        "identity",
-        "not logged in",
-        "logged_out",
-        "true",
-        "false",
-        "[object object]",
-        "{}",
-        "[]",
-        "00000000-0000-0000-0000-000000000000",
-        "00000000000000000000000000000000",
-        "00:00:00:00:00:00",
-        "localhost",
-        "raspberrypi",
-        "0123456789abcdef",
-        "to be filled by o.e.m.",
-        "default string",
-        "system serial number",
+        # Heap's reference …
+        *("undefined", "null", "user"),
+        # … its support, and what amounts to the same.
+        *("guest", "anonymous", "unauthenticated", "anon", "unknown", "not logged in"),
+        *("not_logged_in", "logged_out", "logged out"),
+        # str() of Django's user who has not logged in; Spring Security says the same.
+        "anonymoususer",
+        # What languages print for nothing: JavaScript, Python, Ruby, C, Go, SQL.
+        *("nil", "none", "nan", "true", "false", "[object object]", "{}", "[]", "()", "set()"),
+        *("''", '""', "b''", "(null)", "<null>", "<nil>", "<none>"),
+        # What forms and reports say; the last is Google Analytics'.
+        *("n/a", "na", "-", "?", "userid", "user_id", "identity", "not available"),
+        *("not applicable", "(not set)"),
+        # No UUID and every UUID (RFC 9562, 5.9 and 5.10), .NET's form, and without dashes.
+        *("00000000-0000-0000-0000-000000000000", "{00000000-0000-0000-0000-000000000000}"),
+        *("ffffffff-ffff-ffff-ffff-ffffffffffff", "{ffffffff-ffff-ffff-ffff-ffffffffffff}"),
+        *("0" * 32, "f" * 32),
+        # No MAC address and every MAC address, …
+        *("00:00:00:00:00:00", "00-00-00-00-00-00", "0" * 12),
+        *("ff:ff:ff:ff:ff:ff", "ff-ff-ff-ff-ff-ff", "f" * 12),
+        # … and the one that Android since 6 and iOS since 7 tell every program.
+        "02:00:00:00:00:00",
+        # Names of hosts that nobody has named.
+        *("localhost", "localhost.localdomain", "raspberrypi"),
+        # /etc/machine-id of an image before its first boot: machine-id(5).
+        "uninitialized",
+        # What the common recipe for a Raspberry Pi's serial number has where there is none.
+        *("0000000000000000", "error000000000"),
+        # ANDROID_ID of whole series of phones, and the IMEI of what is no phone.
+        *("9774d56d682e549c", "000000000000000"),
+        # What board makers leave in the fields for serial numbers (SMBIOS), …
+        *("0123456789abcdef", "to be filled by o.e.m.", "default string", "not specified"),
+        *("system serial number", "base board serial number", "chassis serial number"),
+        # … and AMI's firmware in the one for the UUID.
+        "03000200-0400-0500-0006-000700080009",
     }
 )
 
@@ -191,7 +190,14 @@ DOUBTFUL: Final = frozenset({"test", "admin", "root", "default", "id"})
 
 _HALF_A_PAIR: Final = "half a surrogate pair, which UTF-8 cannot carry"
 
-_REPR: Final = re.compile(r"<.*\bat 0x[0-9a-f]+>", re.IGNORECASE | re.DOTALL)
+#: An object with its address; a class; Flask-SQLAlchemy's and Django's object without a row.
+_PRINTED: Final = re.compile(
+    r".*<.*\bat 0x[0-9a-f]+>.*|<class '[^']*'>|<\w+:? none>|\w+ object \(none\)", re.DOTALL
+)
+
+#: Nobody sees them, but Persian and Indic words, and emoji, need them.
+_NON_JOINER: Final = "\u200c"
+_JOINER: Final = "\u200d"
 
 
 @attrs.frozen(slots=True)
@@ -216,7 +222,7 @@ def judge(value: Any, refused: frozenset[str] = REFUSED, limit: int = limits.IDE
 
     Args:
         value: What the program passed.
-        refused: Values to refuse, trimmed and casefolded.
+        refused: Values to refuse, as `folded` has them.
         limit: UTF-16 units that it may have.
 
     Raises:
@@ -232,18 +238,33 @@ def judge(value: Any, refused: frozenset[str] = REFUSED, limit: int = limits.IDE
     text = _as_text(value)
     if text is None:
         return Judged(None, "the number has too many digits")
-    folded = text.strip().casefold()
-    if not folded:
-        return Judged(None, "it is empty or blank")
-    if utf16_length(text) > limit:
+    # First, as the other questions take time for each character.
+    if len(text) > limit or utf16_length(text) > limit:
         return Judged(None, f"it is longer than {limit} UTF-16 units")
+    compared = folded(text)
+    if not compared:
+        return Judged(None, "it is empty or blank")
     if _is_broken(text):
         return Judged(None, f"it contains {_HALF_A_PAIR}")
-    if folded in refused:
+    if compared in refused:
         return Judged(None, "many users would share this value")
-    if _REPR.search(text):
+    if _PRINTED.fullmatch(compared):
         return Judged(None, "it is the printed form of an object, not a name")
-    return Judged(text, _doubt(text, folded))
+    return Judged(text, _doubt(text, compared))
+
+
+def folded(text: str) -> str:
+    """
+    A text as it is compared with the list: what nobody sees does not count, since
+    serial numbers end in NUL in a device tree, and files begin with a mark.
+    """
+    return _visible(text).strip().casefold()
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char for char in text if unicodedata.category(char) not in ("Cc", "Cf"))
 
 
 def known_as(value: Any) -> str:
@@ -294,11 +315,14 @@ def _as_text(value: Any) -> str | None:
     return None if int.bit_length(value) > 4 * limits.IDENTITY else int.__repr__(value)
 
 
-def _doubt(text: str, folded: str) -> str | None:
-    if folded in DOUBTFUL or len(text) <= 2:
+def _doubt(text: str, compared: str) -> str | None:
+    visible = _visible(text)
+    if compared in DOUBTFUL or len(visible.strip()) <= 2:
         return "it may not be unique"
     if text != text.strip():
         return "it begins or ends with a space"
+    if visible != text.replace(_NON_JOINER, "").replace(_JOINER, ""):
+        return "it contains invisible characters: without them it would be another user"
     if "@" in text and text != text.lower():
         return "identities are case-sensitive: lower-case an e-mail address to keep one user one"
     return None

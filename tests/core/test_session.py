@@ -21,6 +21,7 @@ from heap_agent._core.session import (
     State,
     User,
     effect_of,
+    folded,
     id_from,
     judge,
     known_as,
@@ -186,6 +187,65 @@ def test_the_known_mistakes_are_on_the_list(value: str) -> None:
     assert judge(value).identity is None
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0123456789ABCDEF\0", "null\u200b", "\ufeffnull", "gu\u00adest", "\u202aNone\u202c"),
+        *("ffffffff-ffff-ffff-ffff-ffffffffffff", "{00000000-0000-0000-0000-000000000000}"),
+        *("02:00:00:00:00:00", "FF:FF:FF:FF:FF:FF", "00-00-00-00-00-00", "0000000000000000"),
+        *("ERROR000000000", "9774d56d682e549c", "uninitialized\n", "localhost.localdomain"),
+        *("03000200-0400-0500-0006-000700080009", "Not Specified", "Chassis Serial Number"),
+        *("AnonymousUser", "logged out", "not_logged_in", "(null)", "<nil>", "(not set)"),
+        *("<User: None>", "<User None>", "User object (None)", str(str), str(User)),
+        *(str(()), str(set()), str(b""), repr("")),
+    ],
+    ids=ascii,
+)
+def test_what_devices_and_programs_say_for_nothing_is_refused(value: str) -> None:
+    """Placeholders of boards, systems and libraries, whatever invisible characters are in them."""
+    assert judge(value).identity is None
+
+
+#: Characters that nobody sees.
+invisible = st.characters(categories=["Cc", "Cf"])
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(sorted(REFUSED)), st.lists(st.tuples(st.integers(0, 40), invisible)))
+def test_invisible_characters_hide_no_refused_value(
+    value: str, hidden: list[tuple[int, str]]
+) -> None:
+    """Wherever they stand."""
+    for place, character in hidden:
+        value = value[:place] + character + value[place:]
+    assert judge(value) == Judged(None, "many users would share this value")
+
+
+@given(st.text(st.one_of(invisible, st.sampled_from(" \u3000\n")), max_size=20))
+def test_what_nobody_sees_names_nobody(value: str) -> None:
+    """A text of nothing but control and format characters and space is blank."""
+    assert judge(value, frozenset()) == Judged(None, "it is empty or blank")
+
+
+def test_the_list_is_written_as_it_is_compared() -> None:
+    """An entry in another form would never be found."""
+    for value in REFUSED | DOUBTFUL:
+        assert folded(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0", "00", "1234567890", "000123", "12:34:56:78:9a:bc", "02:00:00:00:00:01"),
+        *("f47ac10b-58cc-4372-a567-0e02b2c3d479", "10000000cafebabe", "nullman", "noneill"),
+        *("Guestrin", "<alice>", "User object (5)", "<User: alice>", "(alice)", "user1"),
+    ],
+)
+def test_what_only_resembles_a_placeholder_is_taken(value: str) -> None:
+    """No real user is refused for a part of a name."""
+    assert judge(value).identity == value
+
+
 def lambda_text() -> str:
     """How Python shows a lambda: a bracket within brackets."""
     return repr(lambda: None)
@@ -230,7 +290,9 @@ def test_half_a_surrogate_pair_is_refused(value: str) -> None:
         *((value, "may not be unique") for value in sorted(DOUBTFUL)),
         *((value.upper(), "may not be unique") for value in sorted(DOUBTFUL)),
         *((value, "may not be unique") for value in ("x", "42", "0")),
+        *((value, "may not be unique") for value in ("\ufeffx\0", "test\0")),
         *((value, "space") for value in (" alice", "alice\n")),
+        *((value, "invisible") for value in ("alice\0", "\ufeffalice", "al\u200bice", "a\tlice")),
         *((value, "e-mail") for value in ("Alice@example.com", "alice@Example.com")),
     ],
 )
@@ -250,6 +312,8 @@ def test_doubtful_ones_are_taken_with_a_word(value: str, complaint: str) -> None
         "Ünï-çødé",
         "name with spaces",
         "a:b:c",
+        "نام\u200cها",
+        "👨\u200d👩\u200d👧",
     ],
 )
 def test_good_ones_are_taken_without_a_word(value: str) -> None:
