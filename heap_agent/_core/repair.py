@@ -271,11 +271,13 @@ def type_name(value: object) -> str:
     """
     # The slot of `type` itself: a metaclass may define a `__name__` that raises.
     name: str = type.__dict__["__name__"].__get__(type(value))
-    return _label(str.__str__(name))
+    return label(str.__str__(name))
 
 
-def _label(text: str) -> str:
-    """At most 64 characters of a key, printable, the key itself if it is."""
+def label(text: str) -> str:
+    """
+    At most 64 characters of a name or key, printable, the text itself if it is.
+    """
     head = text[:_KEY_SHOWN]
     return head if head.isprintable() else repr(head)[1:-1][:_KEY_SHOWN]
 
@@ -292,7 +294,7 @@ def _shown(value: Any) -> str:
 
 
 def _fault(kind: str, key: str | None, detail: str) -> Fault:
-    return Fault(kind, None if key is None else _label(key), detail)
+    return Fault(kind, None if key is None else label(key), detail)
 
 
 class _LeftOut(Exception):
@@ -513,9 +515,9 @@ class _Builder:
             name = self.name_of(prefix, key)
             self.add_value(name, _unwrap(value), outer)
         except Exception as error:
-            label = _key_label(prefix, key)
+            called = _key_label(prefix, key)
             kind, reason = _reason(error)
-            self.note(kind, label, f"property {_quoted(label)} is left out: {reason}")
+            self.note(kind, called, f"property {_quoted(called)} is left out: {reason}")
 
     def name_of(self, prefix: str, key: object) -> str:
         text = _key_text(key)

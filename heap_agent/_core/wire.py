@@ -215,7 +215,7 @@ class Tail:
 
     Attributes:
         data: The lines with name and properties; None where the event is refused.
-        name: The name as it will be sent, for the log.
+        name: The name for the log: short and on one line.
         faults: What was wrong.
     """
 
@@ -312,7 +312,9 @@ class Wire:
         fitted, more = repair.fit_event(
             ambient.under(own.properties), lambda some: len(dumps(some)), _MOST_BYTES
         )
-        return Tail(_name_line(name) + dumps(fitted), name, faults + own.faults + more)
+        return Tail(
+            _name_line(name) + dumps(fitted), repair.label(name), faults + own.faults + more
+        )
 
     def _learn_name(self, event: str, ambient: Ambient) -> bytes | None:
         name = self._names.get(event) or self._checked_name(event)

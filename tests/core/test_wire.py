@@ -345,6 +345,15 @@ def test_memories_are_bounded() -> None:
     assert len(wire._names) <= 4_096 and len(wire._keys) <= 4_096
 
 
+@pytest.mark.parametrize("name", ["e\nERROR forged", "e\u2028\x1b[31m", "n" * 255, "\0" * 255])
+def test_the_log_gets_a_name_that_fills_or_forges_no_line(name: str) -> None:
+    """What is sent is the name itself."""
+    tail = Wire().mended(name, {"x": None}, NOTHING)
+    assert json.loads(body_of(tail.data))["event"] == name
+    assert tail.name.isprintable() and len(tail.name) <= 64
+    assert Wire().mended("Ordered", {"x": None}, NOTHING).name == "Ordered"
+
+
 def test_an_event_of_countless_keys_is_not_remembered() -> None:
     """More keys than are remembered in all leave the memory, and the others, alone."""
     wire = Wire()
