@@ -204,7 +204,8 @@ HOSTILE: dict[str, Callable[[], Any]] = {
 
 class WornKey:
     """
-    A key that can be hashed once, to be put into a dict, and raises from then on.
+    A key that can be hashed once, to be put into a dict, and raises from then on:
+    Hypothesis could not even show it, and so only tests with a name use it.
     """
 
     def __init__(self) -> None:
@@ -453,6 +454,9 @@ def _wild_containers() -> st.SearchStrategy[Any]:
         st.builds(UnreadableList),
         st.builds(lambda: [Masked()]),
         st.builds(lambda: {"masked": Masked(), Masked(): 1}),
+        st.builds(lambda: {"text": MaskedText("t"), "number": MaskedNumber(5)}),
+        st.builds(lambda: {"dict": MaskedDict(a=True), "mock": Impostor(dict)}),
+        st.builds(lambda: {LyingKey("", "x"): True, "y": 1}),
         st.builds(UnreadableMapping),
         st.builds(LostValues),
         st.builds(ChangingMapping),
