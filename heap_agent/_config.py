@@ -33,6 +33,9 @@ PREFIX: Final = "HEAP_AGENT_"
 #: journals must fit, and something to keep besides.
 MAX_BYTES_MINIMUM: Final = 4 * 2**20
 
+#: A pebibyte: more than any disk of a device, and no more than SQLite can count.
+MAX_BYTES_MAXIMUM: Final = 2**50
+
 
 def _name_in_environment(
     _cls: type, fields: list[attrs.Attribute[Any]]
@@ -86,6 +89,7 @@ class Config:
         64 * 2**20,
         "Most disk space; when it is used up, the oldest events go first.",
         minimum=MAX_BYTES_MINIMUM,
+        maximum=MAX_BYTES_MAXIMUM,
         unit="bytes",
     )
     identity_budget: int | None = _options.count(
@@ -387,7 +391,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         import tomli as tomllib
 
     with path.open("rb") as file:
-        table: dict[str, Any] = tomllib.load(file)
+        try:
+            table: dict[str, Any] = tomllib.load(file)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
     return table
 
 

@@ -30,6 +30,10 @@ from heap_agent.exceptions import InvalidCall
 #: where that is allowed.
 DURATION_MAXIMUM: Final = 30 * 86_400.0
 
+#: Largest number of devices, or of events per minute: what nobody has, and what can
+#: still be divided by another of that size.
+COUNT_MAXIMUM: Final = 10**9
+
 # -- what a value may be: each takes anything, and returns it or says what is allowed --
 
 
@@ -49,7 +53,8 @@ def check_name(value: object) -> str:
 
 
 def check_text(value: object) -> str:
-    if isinstance(value, str) and value.strip() and "\0" not in value:
+    # A surrogate is a byte of the environment that is no UTF-8.
+    if isinstance(value, str) and value.strip() and not re.search("[\0\ud800-\udfff]", value):
         return value.strip()
     raise ValueError("text that is not blank")
 
@@ -92,11 +97,12 @@ def _seconds(minimum: float, *, exclusive: bool = True) -> Callable[[object], fl
     return check
 
 
-def _whole(minimum: int) -> Callable[[object], int]:
+def _whole(minimum: int, maximum: int) -> Callable[[object], int]:
     def check(value: object) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
-            return value
-        raise ValueError(f"a whole number of at least {minimum}")
+        if isinstance(value, int) and not isinstance(value, bool):
+            if minimum <= value <= maximum:
+                return value
+        raise ValueError(f"a whole number from {minimum} to {maximum}")
 
     return check
 
@@ -195,12 +201,16 @@ def as_refusal(text: str) -> object:
     return _WORDS.get(text.strip().lower(), True)
 
 
+def _as_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def as_mapping(text: str) -> object:
     if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
+        return _as_json(text)
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     if not all(separator for _, separator, _ in pairs):
         return text
@@ -209,10 +219,7 @@ def as_mapping(text: str) -> object:
 
 def as_texts(text: str) -> object:
     if text.lstrip().startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
+        return _as_json(text)
     return [part.strip() for part in text.split(",")]
 
 
@@ -265,8 +272,18 @@ class Option:
 
     def refusal(self, value: object, allowed: object) -> str:
         """What came, and what is allowed."""
-        came = mask(repr(value)) if self.secret else repr(value)
+        came = _shown(value)
+        if self.secret:
+            came = mask(came)
         return f"{came[:80]} came, allowed is {allowed}."
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        # An integer of over 4,300 digits, a list in a list in a list, or anything.
+        return f"a value of type {type(value).__name__}"
 
 
 def mask(url: str) -> str:
@@ -312,9 +329,15 @@ def duration(default: float, help: str, *, optional: bool = False, **bound: Any)
 
 
 def count(
-    default: int, help: str, *, minimum: int = 1, unit: str = "", optional: bool = False
+    default: int,
+    help: str,
+    *,
+    minimum: int = 1,
+    maximum: int = COUNT_MAXIMUM,
+    unit: str = "",
+    optional: bool = False,
 ) -> Any:
-    check = _whole(minimum)
+    check = _whole(minimum, maximum)
     return option(default, check, help, unit=unit, parse=_as_number, optional=optional)
 
 

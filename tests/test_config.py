@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_agent import _config
+from heap_agent import Agent, _config
 from heap_agent._config import Config, Loaded, load, state_directory
 from heap_agent.exceptions import InvalidCall
 
@@ -96,6 +96,9 @@ def test_allowed_arguments(name: str, given_: object, expected: object) -> None:
         ("sync_interval", timedelta(0)),
         ("shutdown_timeout", -0.1),
         ("read_timeout", 10**10),
+        ("max_bytes", 2**50 + 1),
+        ("fleet_size", 10**9 + 1),
+        ("machine_id", "\udcff"),
         ("max_bytes", 4 * 2**20 - 1),
         ("max_bytes", 1e9),
         ("fleet_size", 0),
@@ -136,6 +139,29 @@ def test_bad_arguments_raise(name: str, bad: object) -> None:
         load({name: bad}, {}, [])
 
     assert "secret" not in str(caught.value)
+
+
+def test_an_argument_that_cannot_be_shown_raises_the_same() -> None:
+    """Python does not write an integer of so many digits."""
+    with pytest.raises(InvalidCall, match="^fleet_size: a value of type int came"):
+        load({"fleet_size": 10**5_000}, {}, [])
+
+
+def test_the_largest_numbers_are_allowed(tmp_path: Path) -> None:
+    """Whatever is allowed alone works together."""
+    agent = Agent(
+        "11",
+        directory=tmp_path / "state",
+        endpoint="http://127.0.0.1:9",
+        fleet_size=10**9,
+        identity_budget=1,
+        app_budget=10**9,
+        max_bytes=2**50,
+    )
+    agent.track("E")
+
+    assert agent.status().queued == 1
+    agent.shutdown(0)
 
 
 def test_unknown_argument_names_the_one_that_was_meant() -> None:
@@ -281,7 +307,15 @@ def test_do_not_track(text: str, expected: bool) -> None:
         ("DEVICE_PROPERTIES", "Site"),
         ("DEVICE_PROPERTIES", "{broken"),
         ("REFUSED_IDENTITIES", "[broken"),
+        ("REFUSED_IDENTITIES", "[" * 100_000),
+        ("DEVICE_PROPERTIES", '{"a":' * 100_000),
+        ("FLEET_SIZE", "1" + "0" * 400),
+        ("IDENTITY_BUDGET", "1" + "0" * 400),
+        ("APP_BUDGET", "1" + "0" * 5_000),
+        ("MAX_BYTES", "1" + "0" * 30),
+        ("MACHINE_ID", "\udcff"),
     ],
+    ids=lambda text: text[:20],
 )
 def test_bad_environment_leaves_the_default_in_force(name: str, text: str) -> None:
     """A typo in the environment stops nothing: default, and one sentence."""
@@ -340,10 +374,14 @@ def test_file(write: Callable[[str], Path]) -> None:
     ("text", "sentence"),
     [
         ("interval = ", "the file is passed over"),
+        ("interval = " + "[" * 3_000 + "]" * 3_000, "the file is passed over"),
+        ("interval" + ".a" * 3_000 + " = 1", "interval is passed over: "),
+        ("fleet_size = 1" + "0" * 400, "fleet_size is passed over: 1000"),
         ("interval = '15'", "interval is passed over: '15' came"),
         ("intervall = 15", "'intervall' is no option; did you mean 'interval'?"),
         ("endpoint = 'http://collector.example'", "endpoint is passed over"),
     ],
+    ids=lambda text: text[:20],
 )
 def test_bad_file_leaves_the_default_in_force(
     text: str, sentence: str, write: Callable[[str], Path]
