@@ -67,6 +67,7 @@ def read(body: bytes) -> Document:
             object_pairs_hook=_object,
             parse_constant=_no_constant,
             parse_float=_finite,
+            parse_int=_integer,
         )
     except (ValueError, RecursionError) as exc:
         raise Refused(f"body: not JSON ({exc}); one JSON object is allowed.") from exc
@@ -130,6 +131,11 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise Refused(f"body: the number {cut(text, 40)} came; a finite double is allowed.")
     return value
+
+
+def _integer(text: str) -> int:
+    _finite(text)
+    return int(text)
 
 
 def _refuse_lone_surrogates(members: Members, text: str) -> None:

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any, Final, NoReturn, TypeGuard
 
 import attrs
@@ -467,10 +468,12 @@ def _joined(items: list[Any], where: str) -> str:
 
 
 def _number_text(value: int | float) -> str:
-    """As JavaScript writes it: 1.0 is "1", and exponents start at 1e21."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-        return str(int(value))
-    return repr(value)
+    """As JavaScript writes it: 1.0 is "1", and there is no exponent from 1e-6 to 1e21."""
+    # JavaScript has doubles only, and -0.0 is "0".
+    number = float(value) + 0.0
+    if number == 0 or 1e-6 <= abs(number) < 1e21:
+        return f"{Decimal(repr(number)).normalize():f}"
+    return re.sub("e-0", "e-", repr(number))
 
 
 def _parse_timestamp(text: str, field: str, *, offset_required: bool) -> datetime:

@@ -50,12 +50,14 @@ def event(user_id=None, identity=None, key=None, app_id="11", raw=b"{}"):
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "-Infinity"),
         (b'{"a": 1e999}', "1e999"),
+        (b'{"a": 1' + b"0" * 400 + b"}", "a finite double"),
+        (b'{"a": -1' + b"0" * 400 + b"}", "a finite double"),
         (b'{"a": 1, "a": 1}', "'a' came twice"),
         (b'{"a": {"b": 1, "b": 2}}', "'b' came twice"),
         (b'{"a": "\\ud800"}', "lone surrogate"),
         (b'{"\\uDC00": 1}', "lone surrogate"),
         (b"[" * 200_000, "not JSON"),
-        (b'{"a": ' + b"9" * 5_000 + b"}", "not JSON"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "a finite double"),
     ],
 )
 def test_bodies_that_are_not_strict_json_are_refused(body, word):
@@ -198,6 +200,9 @@ def test_a_lone_event_keeps_the_whole_body():
     [
         (["a", "b"], "a||b"),
         ([1, 2.5, 1.0, 1e300], "1||2.5||1||1e+300"),
+        ([1e-5, 1.5e-6, 1e-7, -2.5e-17], "0.00001||0.0000015||1e-7||-2.5e-17"),
+        ([1e20, 1e21, 12345678901234567890], "100000000000000000000||1e+21||12345678901234567000"),
+        ([0, -0.0, -1.25, 5e-324], "0||0||-1.25||5e-324"),
         ([], ""),
         (["x" * 1020, "y" * 10], "x" * 1020 + "||yy"),
     ],
