@@ -115,7 +115,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now: float) -
     )
 
 
-def classify_probe(status: int, headers: Mapping[str, str], now: float) -> Outcome:
+def classify_probe(status: int, headers: Mapping[str, str]) -> Outcome:
     """
     Say what an answer to a bodiless probe means.
 
@@ -126,8 +126,6 @@ def classify_probe(status: int, headers: Mapping[str, str], now: float) -> Outco
     Args:
         status: The HTTP status.
         headers: Its headers, keys in lower case.
-        now: Epoch seconds; an answer to a probe sets no wait, so that it has
-            no use yet.
 
     Returns:
         An outcome with `CAPTIVE` or `REACHED`.

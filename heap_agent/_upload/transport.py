@@ -279,7 +279,7 @@ class Transport:
             response.release_conn()
         headers = {name.lower(): value for name, value in response.headers.items()}
         if method == "HEAD":
-            outcome = classify_probe(response.status, headers, self._wall())
+            outcome = classify_probe(response.status, headers)
         else:
             outcome = classify(response.status, headers, answer, self._wall())
         if route.date_is_trusted:

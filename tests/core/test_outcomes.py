@@ -134,7 +134,7 @@ def test_classify_is_total(status: int, headers: dict[str, str], body: bytes, no
     assert outcome.retry_after is None or 0.0 <= outcome.retry_after <= 3600.0
     assert outcome.reason.isprintable()
     assert (outcome.answer is Answer.ACCEPTED) <= (200 <= status <= 299)
-    assert classify_probe(status, headers, now).answer in (Answer.CAPTIVE, Answer.REACHED)
+    assert classify_probe(status, headers).answer in (Answer.CAPTIVE, Answer.REACHED)
 
 
 def test_reason_is_one_short_safe_line() -> None:
@@ -159,13 +159,13 @@ def test_accepted_needs_no_reason() -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 399])
 def test_a_redirected_probe_is_captive(status: int) -> None:
     """A redirect of a probe comes from a portal."""
-    assert classify_probe(status, {}, NOW).answer is Answer.CAPTIVE
+    assert classify_probe(status, {}).answer is Answer.CAPTIVE
 
 
 @pytest.mark.parametrize("status", [200, 204, 400, 404, 405, 500, 503])
 def test_any_other_probe_has_reached(status: int) -> None:
     """HEAD is undocumented at Heap, so that an error is an answer as well."""
-    assert classify_probe(status, {}, NOW) == Outcome(Answer.REACHED, status=status)
+    assert classify_probe(status, {}) == Outcome(Answer.REACHED, status=status)
 
 
 @pytest.mark.parametrize("began", [False, True])
