@@ -166,16 +166,19 @@ def spans(parts: Sequence[PartFile], positions: Mapping[tuple[str, int], int]) -
         begins[part.number] = header.size + read - offset if read > offset else 0
         order[part.number] = (*order.get(original, (original,)), part.number)
     ordered = sorted(parts, key=lambda part: order[part.number])
-    following = [headers[part.number] for part in ordered[1:]] + [None]
+    following: dict[int, int] = {}
+    for part, after in zip(ordered, ordered[1:], strict=False):
+        header = headers[after.number]
+        following[part.number] = 0 if header is None else header.first
     return [
         Span(
             part,
             begins.get(part.number, 0),
             ends.get(part.number, -1),
             part.number < parts[-1].number,
-            0 if after is None else after.first,
+            following.get(part.number, 0),
         )
-        for part, after in zip(ordered, following, strict=True)
+        for part in ordered
     ]
 
 

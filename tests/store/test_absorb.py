@@ -35,7 +35,7 @@ from heap_agent._core.state import (
 )
 from heap_agent._core.wire import Ambient, Wire, actor_line
 from heap_agent._store import absorb as module
-from heap_agent._store import outlook
+from heap_agent._store import outlook, tally
 from heap_agent._store import parts as files
 from heap_agent._store.journal import Journal, Seams
 from heap_agent._store.store import Store
@@ -804,3 +804,58 @@ def test_forgetting_survives_a_restart(state_dir: Path, clock: FakeClock) -> Non
         store.absorb(freeze=False)
         assert store.books().counts["dropped.purged"] == 1
         balanced(store)
+
+
+def test_an_owner_dies_before_a_tally_is_unlinked(state_dir: Path, clock: FakeClock) -> None:
+    """A tally without parts holds nobody up, is counted once, and goes with the next owner."""
+    with opened(state_dir, clock) as guest:
+        track(guest, n=1)
+        guest.journal.allow(0)
+        assert not track(guest, n=2)
+    program = """
+import os, signal, sys
+from pathlib import Path
+from heap_agent._store import system
+from heap_agent._store.store import Store
+from heap_agent.testing import FakeClock
+
+unlink = system.unlink_quietly
+
+def die_at_the_tally(path):
+    if path.suffix == ".tally":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return unlink(path)
+
+system.unlink_quietly = die_at_the_tally
+store = Store(Path(sys.argv[1]), FakeClock(), max_bytes=1 << 26)
+store.open()
+store.absorb(freeze=False)
+"""
+    assert run(program, state_dir).returncode not in (0, 1)
+    assert not list(state_dir.glob(f"{guest.journal.id}*.part"))
+
+    with opened(state_dir, clock) as store:
+        track(store, n=3)
+        store.absorb(freeze=False)
+
+        assert tracked(store) == [1, 3]
+        assert store.books().counts["dropped.full"] == 1
+        assert not list(state_dir.glob("*.tally"))
+        balanced(store)
+
+
+def test_a_journal_that_ends_during_the_look(
+    store: Store, guest: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was seen and is gone when its turn comes has nothing to be read."""
+    track(store, n=1)
+    real = tally.read_tallies
+
+    def read(directory: Path) -> dict[str, int]:
+        guest.close()
+        return real(directory)
+
+    monkeypatch.setattr(tally, "read_tallies", read)
+    store.absorb(freeze=False)
+
+    assert tracked(store) == [1]
