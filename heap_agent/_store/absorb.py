@@ -43,7 +43,7 @@ from heap_agent._store import system, tally
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import DROPPED, RECORDED, Entry, EventQueue
 from heap_agent._store.owner import HeldLock, try_lock
-from heap_agent._store.parts import PartFile, Span, read_header
+from heap_agent._store.parts import Chunk, PartFile, Span, read_header
 from heap_agent._store.properties import Properties, load_state
 from heap_agent._store.timeline import Timeline
 
@@ -84,6 +84,7 @@ class Absorbed:
         damaged: Records that could not be read.
         dropped: Events that were passed over, because there is no room for them.
         more: A batch was full: call again.
+        trouble: Why something was not read, and is still there.
     """
 
     records: int = 0
@@ -94,6 +95,7 @@ class Absorbed:
     damaged: int = 0
     dropped: int = 0
     more: bool = False
+    trouble: str | None = None
 
 
 @attrs.define(slots=True)
@@ -285,17 +287,7 @@ class Absorber:
         part = span.part
         before = positions.get(part.place, 0)
         position = before or span.begin
-        while True:
-            chunk = files.read_part(
-                part.path,
-                position,
-                complete=complete,
-                until=span.until,
-                following=span.following,
-                limit=batch.limit * RECORD,
-            )
-            if chunk is None:
-                return
+        while (chunk := self._look(span, position, complete, batch, done)) is not None:
             if chunk.damaged:
                 batch.counts[RECORDED] += chunk.damaged
                 batch.counts[DROPPED + "damaged"] += chunk.damaged
@@ -309,12 +301,34 @@ class Absorber:
             position = chunk.end
             if chunk.finished:
                 finished.append(part)
-            if chunk.finished or not moved or done.records >= batch.limit:
                 break
-        if not chunk.finished and done.records >= batch.limit:
-            done.more = True
+            if done.records >= batch.limit:
+                done.more = True
+                break
+            if not moved:
+                break
         if position != before:
             self._set_position(part.place, position, positions)
+
+    def _look(
+        self, span: Span, position: int, complete: bool, batch: _Batch, done: Absorbed
+    ) -> Chunk | None:
+        """
+        Some records of a part; None where there is nothing to be had now.
+        """
+        try:
+            return files.read_part(
+                span.part.path,
+                position,
+                complete=complete,
+                until=span.until,
+                following=span.following,
+                limit=batch.limit * RECORD,
+            )
+        except OSError as error:
+            # A bad block, or another user's file: it stays, and holds up nobody else.
+            done.trouble = files.unreadable(span.part, error)
+            return None
 
     # -- files --
 

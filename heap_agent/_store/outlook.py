@@ -29,7 +29,7 @@ from heap_agent._store import parts as files
 from heap_agent._store import tally
 from heap_agent._store.database import Database, DatabaseTrouble, Reader, Trouble
 from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows
-from heap_agent._store.parts import PartFile
+from heap_agent._store.parts import Chunk, PartFile, Span
 from heap_agent._store.properties import load_state
 from heap_agent._store.timeline import boots
 
@@ -174,6 +174,7 @@ class _Snapshot:
     state: State = attrs.field(factory=State)
     positions: dict[tuple[str, int], int] = attrs.field(factory=dict)
     refused: int = 0  # events that were refused and not yet counted there
+    trouble: str | None = None  # why something was not read
     boots: dict[str, int] = attrs.field(factory=dict)
     books: Books = attrs.field(factory=Books)
 
@@ -203,9 +204,11 @@ def _look(directory: Path, *, books: bool) -> tuple[_Snapshot, list[tuple[str, s
                 max(0, number - found.positions.get((id, tally.NUMBER), 0))
                 for id, number in tallies_after.items()
             )
-            return found, list(_unabsorbed(after, found.positions))
+            return found, list(_unabsorbed(after, found))
         except _Vanished:
             continue
+        except OSError as error:
+            trouble = DatabaseTrouble(Trouble.UNAVAILABLE, str(error))
         except DatabaseTrouble as error:
             trouble = error
             if error.trouble is not Trouble.UNAVAILABLE:
@@ -236,25 +239,23 @@ def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
 
 def _journals_alone(directory: Path) -> list[tuple[str, str, Record | int]]:
     for _ in range(_TRIES):
-        with suppress(_Vanished):
-            return list(_unabsorbed(files.find_parts(directory), {}))
+        with suppress(_Vanished, OSError):
+            return list(_unabsorbed(files.find_parts(directory), _Snapshot()))
     return []
 
 
 def _unabsorbed(
-    journals_found: Mapping[str, list[PartFile]], positions: Mapping[tuple[str, int], int]
+    journals_found: Mapping[str, list[PartFile]], database: _Snapshot
 ) -> Iterator[tuple[str, str, Record | int]]:
     """
     ``(journal, boot id, record)`` behind the positions; a number stands for
     that many damaged records.
     """
+    positions = database.positions
     for journal, parts in journals_found.items():
         for span in files.spans(parts, positions):
             position = positions.get(span.part.place, span.begin)
-            while True:
-                chunk = files.read_part(span.part.path, position, complete=False, until=span.until)
-                if chunk is None:
-                    raise _Vanished
+            while (chunk := _chunk(span, position, database)) is not None:
                 if chunk.header is None:
                     break
                 if chunk.damaged:
@@ -264,6 +265,17 @@ def _unabsorbed(
                 if chunk.end <= position or not chunk.records:
                     break
                 position = chunk.end
+
+
+def _chunk(span: Span, position: int, database: _Snapshot) -> Chunk | None:
+    try:
+        chunk = files.read_part(span.part.path, position, complete=False, until=span.until)
+    except OSError as error:
+        database.trouble = files.unreadable(span.part, error)
+        return None
+    if chunk is None:
+        raise _Vanished
+    return chunk
 
 
 # -- state ---------------------------------------------------------------------------
@@ -321,7 +333,8 @@ def read_books(directory: Path, boot_id: str) -> Books:
     except DatabaseTrouble:
         # `trouble` says what is wrong; the journals can be counted all the same.
         found, records = _Snapshot(), _journals_alone(directory)
-        found.refused = sum(tally.read_tallies(directory).values())
+        with suppress(OSError):
+            found.refused = sum(tally.read_tallies(directory).values())
     counts = Counter({RECORDED: found.refused, DROPPED + "full": found.refused})
     walls = []
     for _, _, record in records:
@@ -371,15 +384,15 @@ def read_memo(directory: Path, name: str) -> str | None:
 
 def trouble(directory: Path) -> str | None:
     """
-    Why the database cannot be read, which `read_books` takes for an empty one;
-    None where it can, or where there is none yet.
+    Why the database cannot be read, which `read_books` takes for an empty one, or
+    a part of a journal; None where all can, or where there is nothing yet.
     """
     path = database_path(directory)
-    if not path.exists():
-        return None
     try:
-        with Reader(path):
-            return None
+        if path.exists():
+            with Reader(path):
+                pass
+        return _look(directory, books=False)[0].trouble
     except DatabaseTrouble as error:
         return str(error)
 

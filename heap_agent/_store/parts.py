@@ -184,12 +184,12 @@ def spans(parts: Sequence[PartFile], positions: Mapping[tuple[str, int], int]) -
 
 def read_header(path: Path) -> PartHeader | None:
     """
-    A part's header; None where it has gone or is not whole.
+    A part's header; None where it has gone, is not whole, or cannot be read.
     """
     try:
         with open(path, "rb") as file:
             return unpack_header(file.read(_HEADER))
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
@@ -238,13 +238,16 @@ def read_part(
 
     Returns:
         None if the file has vanished meanwhile.
+
+    Raises:
+        OSError: It cannot be read.
     """
     try:
         with open(path, "rb") as file:
             header = unpack_header(file.read(_HEADER))
             size = os.fstat(file.fileno()).st_size
             if header is None:
-                return _unreadable(path, position, size, complete)
+                return _without_header(path, position, size, complete)
             at = max(position, header.size)
             file.seek(at)
             data = file.read(limit)
@@ -281,7 +284,14 @@ def read_part(
     return Chunk(header, tuple(records), damaged, at + read, whole)
 
 
-def _unreadable(path: Path, position: int, size: int, complete: bool) -> Chunk:
+def unreadable(part: PartFile, error: OSError) -> str:
+    """
+    A sentence about a part that cannot be read.
+    """
+    return f"{part.path.name} cannot be read, and stays: {error.strerror or error}"
+
+
+def _without_header(path: Path, position: int, size: int, complete: bool) -> Chunk:
     """
     A part without its header, and so without the salt that proves its records.
     A writer that died before the header was whole recorded nothing.

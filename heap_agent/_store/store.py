@@ -382,16 +382,22 @@ class Store:
                     total.purged |= done.purged
                     total.erased |= done.erased
                     total.requests += done.requests
+                    total.trouble = done.trouble
                     if not done.more or little:
                         break
                 if total.erased:
                     # The write-ahead log still holds what was deleted.
                     self.ledger.database.checkpoint()
-                self.trouble = None
+                self.trouble = total.trouble
             except DatabaseTrouble as error:
                 self._note(error)
-            except OSError as error:
-                self.trouble = str(error)
+            except Exception as error:
+                # Whatever the data looks like: who asks for a delivery cannot help it.
+                self.trouble = f"{type(error).__name__}: {error}"
+                self._log_once("what was recorded cannot be read: %s", self.trouble, error)
+            else:
+                if total.trouble is not None:
+                    self._log_once("%s", total.trouble)
         if total.erased:
             ledger = self.ledger
             self.forget_first_users(
@@ -575,9 +581,7 @@ class Store:
         where the disk is full.
         """
         self.trouble = str(error)
-        if self.trouble not in self._logged and len(self._logged) < 20:
-            self._logged.add(self.trouble)
-            _log.error("the queue cannot be used now, recording goes on: %s", error)
+        self._log_once("the queue cannot be used now, recording goes on: %s", self.trouble)
         if self._reserve is None or self.directory is None:
             return
         # SQLite calls a quota an I/O error; what a plain file meets is the truth.
@@ -592,6 +596,11 @@ class Store:
             if self.ledger is not None:
                 with suppress(DatabaseTrouble):
                     self.ledger.database.checkpoint()
+
+    def _log_once(self, text: str, trouble: str, error: Exception | None = None) -> None:
+        if trouble not in self._logged and len(self._logged) < 20:
+            self._logged.add(trouble)
+            _log.error(text, trouble, exc_info=error)
 
     def trouble_while_delivering(self, error: DatabaseTrouble) -> None:
         """

@@ -245,8 +245,12 @@ def test_a_crash_in_the_middle_of_a_transaction(store: Store) -> None:
     assert store.ledger is not None
     queue = store.ledger.queue
     add = queue.add
-    queue.add = lambda counts: 1 // 0  # type: ignore[assignment,method-assign]
-    with pytest.raises(ZeroDivisionError):
+
+    def interrupted(counts: object) -> None:
+        raise KeyboardInterrupt
+
+    queue.add = interrupted  # type: ignore[assignment,method-assign]
+    with pytest.raises(KeyboardInterrupt):
         store.absorb(freeze=False)
     queue.add = add  # type: ignore[method-assign]
     assert not store.ledger.queue.rows()
@@ -859,3 +863,60 @@ def test_a_journal_that_ends_during_the_look(
     store.absorb(freeze=False)
 
     assert tracked(store) == [1]
+
+
+# -- what cannot be read ------------------------------------------------------------
+
+
+def hide(part: Path) -> Path:
+    """Put something that no user can open in a part's place; where the part is now."""
+    aside = part.with_suffix(".aside")
+    part.rename(aside)
+    part.symlink_to(part)
+    return aside
+
+
+def test_a_part_that_cannot_be_read_holds_nobody_up(
+    store: Store, guest: Journal, state_dir: Path, clock: FakeClock
+) -> None:
+    """The others come in, also of its journal; it stays, is told of, and comes in later."""
+    for number in range(3):
+        put_event(guest, clock, n=number)
+        guest.rotate()
+    track(store, n=3)
+    bad = sorted(state_dir.glob(f"{guest.id}-*.part"))[1]
+    aside = hide(bad)
+
+    for _ in range(2):
+        store.absorb(freeze=False)
+
+        assert tracked(store) == [0, 2, 3] or tracked(store) == [3, 0, 2]
+        assert store.trouble is not None and bad.name in store.trouble
+        assert bad.name in str(outlook.trouble(state_dir))
+        assert store.books().queued == 3
+        assert store.read_state().facets == {}
+    with opened(state_dir, clock) as other:
+        assert other.books().queued == 3
+
+    bad.unlink()
+    aside.rename(bad)
+    store.absorb(freeze=False)
+    assert sorted(tracked(store)) == [0, 1, 2, 3]
+    assert store.trouble is None and outlook.trouble(state_dir) is None
+    assert not bad.exists()
+
+
+def test_a_fault_in_the_data_does_not_reach_who_absorbs(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and logged once; the next absorption begins anew."""
+    track(store, n=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "spans", lambda *_: 1 // 0)
+        for _ in range(3):
+            assert store.absorb(freeze=False).records == 0
+            assert store.trouble == "ZeroDivisionError: integer division or modulo by zero"
+    assert len(caplog.records) == 1
+
+    assert store.absorb(freeze=False).records == 1
+    assert store.trouble is None and tracked(store) == [1]

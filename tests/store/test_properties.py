@@ -237,8 +237,7 @@ def test_a_commit_that_failed_leaves_nobody_seen(store: Store) -> None:
     queue = store.ledger.queue
     insert = queue.insert
     queue.insert = lambda entries: 1 // 0  # type: ignore[assignment,method-assign]
-    with pytest.raises(ZeroDivisionError):
-        store.absorb(freeze=False)
+    assert store.absorb(freeze=False).records == 0 and store.trouble is not None
     queue.insert = insert  # type: ignore[method-assign]
 
     identify(store, ANN_NAMED)
