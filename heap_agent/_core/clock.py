@@ -37,7 +37,7 @@ never repaired again; both are the caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -67,6 +67,10 @@ PLACED_APART: Final = 1_000
 #: ``Date`` was taken by a clock in the future. A day is generous: such a record
 #: is older than that ``Date``, but for a process whose boot id is its own.
 FUTURE: Final = 86_400 * SECOND
+
+#: Ordinals between two boots, for those that turn up when a later one is known: a
+#: journal of theirs could not be read before.
+BOOTS_APART: Final = 1_000
 
 #: Steps that are kept per boot. A clock that flaps more often is in no hurry to
 #: tell the time; its two oldest steps become one.
@@ -182,24 +186,48 @@ class Knowledge:
 # -- gathering -----------------------------------------------------------------
 
 
-def begin_boot(knowledge: Knowledge, boot_id: str) -> Knowledge:
+def rank_boots(known: Mapping[str, int], met: Iterable[str], running: str) -> dict[str, int]:
+    """
+    Number boots, so that a later one has a greater number.
+
+    One that is met for the first time is over, and younger than any that is known:
+    it takes its place just before the running boot, whenever it is met.
+
+    Args:
+        known: Ordinals that were given before, by boot id.
+        met: Boot ids in any journal, oldest first.
+        running: The boot that is running.
+
+    Returns:
+        `known` with the others.
+    """
+    ordinals = dict(known)
+    ordinals.setdefault(running, max(ordinals.values(), default=0) + BOOTS_APART)
+    present = ordinals[running]
+    for boot_id in met:
+        if boot_id not in ordinals:
+            place = max((other for other in ordinals.values() if other < present), default=0) + 1
+            ordinals[boot_id] = place if place < present else max(ordinals.values()) + 1
+    return ordinals
+
+
+def begin_boot(knowledge: Knowledge, boot_id: str, earlier: Iterable[str] = ()) -> Knowledge:
     """
     Make a boot the present one: a known one by its id, else a new one.
 
     Args:
         knowledge: As loaded.
         boot_id: The system's name of the boot that is running.
+        earlier: Other boots, oldest first; new ones are noted.
 
     Returns:
         Knowledge in which `current` is that boot.
     """
-    for boot in knowledge.boots.values():
-        if boot.boot_id == boot_id:
-            return attrs.evolve(knowledge, current=boot.ordinal)
-    ordinal = max(knowledge.boots, default=0) + 1
-    return _with_boot(
-        attrs.evolve(knowledge, current=ordinal), Boot(ordinal, boot_id, knowledge.mark)
-    )
+    known = {boot.boot_id: ordinal for ordinal, boot in knowledge.boots.items()}
+    ranked = rank_boots(known, earlier, boot_id)
+    for name in sorted(ranked.keys() - known.keys(), key=ranked.__getitem__):
+        knowledge = _with_boot(knowledge, Boot(ranked[name], name, knowledge.mark))
+    return attrs.evolve(knowledge, current=ranked[boot_id])
 
 
 def forget_boots(knowledge: Knowledge, oldest: int) -> Knowledge:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import attrs
 
+from heap_agent._core.clock import rank_boots
 from heap_agent._core.encoder import loads
 from heap_agent._core.events import Kind
 from heap_agent._core.records import Record
@@ -248,12 +249,12 @@ def _unabsorbed(
     journals_found: Mapping[str, list[PartFile]], database: _Snapshot
 ) -> Iterator[tuple[str, str, Record | int]]:
     """
-    ``(journal, boot id, record)`` behind the positions; a number stands for
-    that many damaged records.
+    ``(journal, boot id, record)`` behind the positions, oldest journals first; a
+    number stands for that many damaged records.
     """
     positions = database.positions
-    for journal, parts in journals_found.items():
-        for span in files.spans(parts, positions):
+    for journal in files.oldest_first(journals_found):
+        for span in files.spans(journals_found[journal], positions):
             position = positions.get(span.part.place, span.begin)
             while (chunk := _chunk(span, position, database)) is not None:
                 if chunk.header is None:
@@ -304,12 +305,14 @@ def read_state(directory: Path, boot_id: str) -> State:
         DatabaseTrouble: The database cannot be read.
     """
     found, records = _look(directory, books=False)
+    # As the owner will rank them, who may not have met some of these boots yet.
+    ordinals = rank_boots(
+        {boot_id: RUNNING, **found.boots}, (boot for _, boot, _ in records), boot_id
+    )
     changes: list[tuple[Moment, Mapping[str, Any]]] = []
     for journal, boot, record in records:
         if not isinstance(record, int) and record.kind == Kind.STATE:
-            known = found.boots.get(boot)
-            ordinal = RUNNING - (boot != boot_id) if known is None else known
-            at = Moment(ordinal, record.boot_clock, journal, record.sequence)
+            at = Moment(ordinals[boot], record.boot_clock, journal, record.sequence)
             with suppress(ValueError):
                 changes.append((at, json.loads(record.body)))
     for at, change in changes:

@@ -15,9 +15,11 @@ This module must not write anything, nor know what a record means.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -94,6 +96,28 @@ def find_parts(directory: Path) -> dict[str, list[PartFile]]:
             part = PartFile(match[1], int(match[2]), directory / name)
             found.setdefault(part.journal, []).append(part)
     return found
+
+
+def oldest_first(found: Mapping[str, list[PartFile]]) -> list[str]:
+    """
+    Ids of journals, as far as the files' times tell: clocks of boots do not compare.
+    """
+    return sorted(found, key=lambda journal: _written(found[journal]))
+
+
+def _written(parts: Sequence[PartFile]) -> float:
+    with suppress(OSError):
+        return parts[0].path.stat().st_mtime
+    return math.inf
+
+
+def boots(directory: Path) -> list[str]:
+    """
+    Boots that journals speak of, oldest first.
+    """
+    found = find_parts(directory)
+    headers = [read_header(found[journal][0].path) for journal in oldest_first(found)]
+    return [header.boot_id for header in headers if header is not None]
 
 
 def find_locks(directory: Path) -> list[str]:

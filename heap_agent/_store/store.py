@@ -139,7 +139,7 @@ class Store:
                     outlook.database_path(self.directory),
                     boot_id=self.clock.boot_id,
                     own_journal=lambda: self.journal.id,
-                    earlier_boots=self._boots_in_journals(),
+                    earlier_boots=files.boots(self.directory),
                 )
                 # Before anything is frozen: the clock may have been set since the
                 # last owner looked. What cannot be saved now is saved later.
@@ -223,17 +223,6 @@ class Store:
         held, self._held = self._held, None
         if held is not None:
             held.release()
-
-    def _boots_in_journals(self) -> list[str]:
-        assert self.directory is not None
-        found = []
-        for parts in files.find_parts(self.directory).values():
-            for part in parts[:1]:
-                header = files.read_header(part.path)
-                if header is not None and header.boot_id != self.clock.boot_id:
-                    with suppress(OSError):
-                        found.append((part.path.stat().st_mtime, header.boot_id))
-        return [boot_id for _, boot_id in sorted(found)]
 
     # -- recording --
 

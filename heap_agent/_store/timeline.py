@@ -45,8 +45,7 @@ class Timeline:
         self._tick: clock.Tick | None = _load_tick(database)
         self.knowledge = _load(database)
         self._repaired = 0
-        for other in [*earlier, boot_id]:
-            self.knowledge = clock.begin_boot(self.knowledge, other)
+        self.knowledge = clock.begin_boot(self.knowledge, boot_id, earlier)
         self.save()
 
     def __repr__(self) -> str:
@@ -60,16 +59,16 @@ class Timeline:
 
     def ordinal(self, boot_id: str) -> int:
         """
-        Ordinal of the boot in which a journal was written; a new one where it
-        is met for the first time.
+        Ordinal of the boot in which a journal was written; a new one, before the
+        running boot's, where it is met for the first time.
         """
-        known = self.knowledge
-        met = clock.begin_boot(known, boot_id)
-        if met.current in known.boots:
-            return met.current
-        self.knowledge = attrs.evolve(met, current=known.current)
+        for boot in self.knowledge.boots.values():
+            if boot.boot_id == boot_id:
+                return boot.ordinal
+        running = self.knowledge.boots[self.boot].boot_id
+        self.knowledge = clock.begin_boot(self.knowledge, running, [boot_id])
         self.save()
-        return met.current
+        return self.ordinal(boot_id)
 
     def tick(self, wall: int, boot_clock: int) -> bool:
         """

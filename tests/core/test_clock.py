@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heap_agent._core import clock
-from heap_agent._core.clock import RELEASE_MARK, SECOND, Boot, Knowledge, Step, Tick
+from heap_agent._core.clock import RELEASE_MARK, SECOND, Knowledge, Step, Tick
 
 MS = 1_000
 HOUR = 3_600 * SECOND
@@ -335,7 +335,9 @@ def test_record_of_an_unknown_boot_is_left_alone() -> None:
 
 def test_first_mark_is_the_release() -> None:
     """A device that never met the network is known to live after the release."""
-    assert clock.begin_boot(Knowledge(), "a").boots[1] == Boot(1, "a", 1_795_392_000_000_000)
+    known = clock.begin_boot(Knowledge(), "a")
+
+    assert known.boots[known.current].mark == 1_795_392_000_000_000
 
 
 def test_date_raises_and_lowers_the_mark() -> None:
@@ -399,8 +401,24 @@ def test_same_boot_id_is_the_same_boot() -> None:
     second = clock.begin_boot(first, "b")
 
     assert first == clock.begin_boot(first, "a")
-    assert (1, 2) == (first.current, second.current)
-    assert 1 == clock.begin_boot(second, "a").current
+    assert first.current < second.current
+    assert first.current == clock.begin_boot(second, "a").current
+
+
+@given(st.permutations("abcdef"), st.integers(0, 5))
+def test_boots_are_ranked_whenever_they_are_met(names: list[str], known: int) -> None:
+    """Those of a journal come in order before the running one, known or not."""
+    ordinals = clock.rank_boots({}, names[:known], names[-1])
+    later = clock.rank_boots(ordinals, names, names[-1])
+
+    assert sorted(later, key=later.__getitem__) == names
+    assert ordinals.items() <= later.items()
+    assert clock.rank_boots(later, names, names[-1]) == later
+
+
+def test_boots_that_nobody_left_room_for() -> None:
+    """Where numbers follow each other, one that is met late comes last, and has its own."""
+    assert clock.rank_boots({"a": 1, "b": 2}, ["late"], "b") == {"a": 1, "b": 2, "late": 3}
 
 
 def test_forgotten_boots_take_their_steps_along() -> None:
@@ -409,11 +427,12 @@ def test_forgotten_boots_take_their_steps_along() -> None:
     for name in "abc":
         known = clock.begin_boot(known, name)
         known = clock.add_step(known, Step(known.current, 0, 1, 0, YEAR))
+    newest = known.current
     known = clock.begin_boot(known, "a")
 
-    kept = clock.forget_boots(known, 3)
-    assert {1, 3} == set(kept.boots)
-    assert {1, 3} == {step.boot for step in kept.steps}
+    kept = clock.forget_boots(known, newest)
+    assert {known.current, newest} == set(kept.boots)
+    assert {known.current, newest} == {step.boot for step in kept.steps}
 
 
 @given(st.integers(1, 300))

@@ -4,6 +4,7 @@ The store as seen from outside: by anybody, at any time, without a trace.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -89,6 +90,56 @@ def test_journals_are_read_where_there_is_no_database(state_dir: Path, clock: Fa
 
     assert outlook.read_books(state_dir, clock.boot_id).queued == 1
     assert outlook.read_state(state_dir, clock.boot_id).flag(PAUSED)
+
+
+def test_state_of_boots_that_nobody_has_absorbed(state_dir: Path, clock: FakeClock) -> None:
+    """What was said in a later boot stands, however early in it, and whoever looks when."""
+    clock.advance(10_000)
+    for age, value in ((30, "first"), (20, "second"), (10, "third")):
+        with_state(state_dir, clock, value, age)
+        assert outlook.read_state(state_dir, clock.boot_id).facets["paused"].value == value
+        clock.reboot()
+        clock.advance(60)
+
+    assert outlook.read_state(state_dir, clock.boot_id).facets["paused"].value == "third"
+    with opened(state_dir, clock) as store:
+        store.absorb(freeze=False)
+        assert store.read_state().facets["paused"].value == "third"
+        balanced(store)
+
+
+def test_a_boot_that_could_not_be_read_before(state_dir: Path, clock: FakeClock) -> None:
+    """A journal that is readable again brings its boot's state, which is not the latest."""
+    part = with_state(state_dir, clock, "before", age=10)
+    aside = part.with_suffix(".aside")
+    part.rename(aside)
+    part.symlink_to(part)
+    clock.reboot()
+    with opened(state_dir, clock) as store:
+        store.record_state({"paused": "now"})
+        store.absorb(freeze=False)
+        part.unlink()
+        aside.rename(part)
+        assert store.read_state().facets["paused"].value == "now"
+
+        store.absorb(freeze=False)
+
+        assert store.read_state().facets["paused"].value == "now"
+        assert not part.exists()
+        balanced(store)
+
+
+def with_state(directory: Path, clock: FakeClock, value: str, age: float) -> Path:
+    """A part, written some seconds ago, that a process of this boot has left."""
+    journal = Journal(directory, clock.boot_id)
+    journal.open()
+    body = json.dumps({"set": {"paused": value}}).encode()
+    journal.put(Kind.STATE, 0, clock.wall_ns(), clock.boot_ns(), body)
+    (part,) = directory.glob(f"{journal.id}-*.part")
+    journal.close()
+    written = part.stat().st_mtime - age
+    os.utime(part, (written, written))
+    return part
 
 
 def test_a_database_that_cannot_be_read_is_named(state_dir: Path, clock: FakeClock) -> None:

@@ -42,22 +42,29 @@ def settled(timeline: Timeline, entry: Entry) -> bytes:
 def test_boots_are_numbered_in_their_order(database: Database) -> None:
     """Boots that journals speak of come before the running one; known ones keep their numbers."""
     first = Timeline(database, "b", ["a"])
-    assert (boots(database), first.boot) == ({"a": 1, "b": 2}, 2)
+    before = boots(database)
+    assert list(before) == ["a", "b"] and before["b"] == first.boot
+    assert before["a"] < before["b"]
 
     later = Timeline(database, "c", ["a", "b"])
 
-    assert later.boot == 3
-    assert [later.ordinal(name) for name in "abc"] == [1, 2, 3]
-    assert later.boot == 3
+    assert boots(database) == {**before, "c": later.boot}
+    assert later.boot > before["b"]
+    assert [later.ordinal(name) for name in "abc"] == list(boots(database).values())
 
 
-def test_a_boot_that_turns_up_late_is_remembered(database: Database) -> None:
-    """A journal of an unknown boot gets a number, and the running boot stays the running one."""
+def test_a_boot_that_turns_up_late_is_an_earlier_one(database: Database) -> None:
+    """It takes its place just before the running boot, which stays the running one."""
+    Timeline(database, "a")
     timeline = Timeline(database, "b")
+    running = timeline.boot
 
-    assert timeline.ordinal("stranger") == 2
-    assert timeline.boot == 1
-    assert boots(database) == {"b": 1, "stranger": 2}
+    first, second = timeline.ordinal("stranger"), timeline.ordinal("stranger's follower")
+
+    assert timeline.boot == running
+    known = boots(database)
+    assert known["a"] < first < second < known["b"] == running
+    assert timeline.ordinal("stranger") == first
 
 
 def test_a_step_survives_a_restart(database: Database) -> None:
@@ -100,8 +107,9 @@ def test_a_trusted_date_survives_a_restart(database: Database) -> None:
     again = Timeline(database, "b")
 
     assert again.knowledge.mark == NOW
-    assert again.knowledge.boots[1].truth == timeline.knowledge.boots[1].truth
-    body = settled(again, event(40 * SECOND, 40 * SECOND, 1))
+    boot = timeline.boot
+    assert again.knowledge.boots[boot].truth == timeline.knowledge.boots[boot].truth
+    body = settled(again, event(40 * SECOND, 40 * SECOND, boot))
     assert body.startswith(b"2026-")
 
 
@@ -134,8 +142,8 @@ def test_boots_are_forgotten_only_when_there_are_many(
     timeline.forget()
     timeline.save()
 
-    assert sorted(boots(database).values()) == [7, 8, 9]
-    assert Timeline(database, "next").boot == 10
+    assert sorted(boots(database)) == ["boot 6", "boot 7", "boot 8"]
+    assert Timeline(database, "next").boot > timeline.boot
 
 
 # -- with a store -------------------------------------------------------------------
