@@ -5,11 +5,14 @@ store that is driven by hand.
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from heap_agent import Agent
@@ -117,6 +120,38 @@ def opened(
         yield store
     finally:
         store.close()
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+def interrupted(run: Callable[[], object], moment: int) -> bool:
+    """
+    Run something that a signal handler interrupts at its n-th moment: where a function
+    begins, or one of Python's own has ended. Whether there was such a moment.
+    """
+    left = moment
+
+    def interrupt(frame: FrameType, event: str, what: object) -> None:
+        nonlocal left
+        # A generator that is gone on with would end here, whatever it has to clear up,
+        # while the exception of a signal handler comes up inside of it.
+        generator = frame.f_code.co_flags & inspect.CO_GENERATOR
+        if event == "c_return" or (event == "call" and not generator):
+            left -= 1
+            if not left:
+                sys.setprofile(None)
+                raise Interrupted
+
+    sys.setprofile(interrupt)
+    try:
+        run()
+    except Interrupted:
+        pass
+    finally:
+        sys.setprofile(None)
+    return left <= 0
 
 
 def real_clock() -> Clock:

@@ -141,6 +141,7 @@ class Database:
         self._depth = 0
         self._migrations = MIGRATIONS if migrations is None else migrations
         self._opened: sqlite3.Connection | None = None
+        self._closed = False
         self._file: tuple[int, int] | None = None
         with undivided():
             if path is not None and not path.exists():
@@ -200,9 +201,16 @@ class Database:
         The connection; opened (again, after a fork) where there is none.
         """
         if self._opened is None:
+            if self._closed:
+                raise DatabaseTrouble(Trouble.UNAVAILABLE, "the queue is closed")
+            if not self.in_place:
+                # A new one would be empty, and its books would begin at 0.
+                raise DatabaseTrouble(Trouble.UNAVAILABLE, "somebody has removed the queue's file")
             try:
                 self._opened = sqlite3.connect(
-                    ":memory:" if self.path is None else self.path,
+                    # Not created by SQLite, should it go this very moment.
+                    ":memory:" if self.path is None else f"{self.path.absolute().as_uri()}?mode=rw",
+                    uri=self.path is not None,
                     isolation_level=None,
                     check_same_thread=False,
                     timeout=READER_PATIENCE,
@@ -279,7 +287,11 @@ class Database:
         """
         with self._lock, undivided():
             try:
-                yield self._connection()
+                connection = self._connection()
+                if connection.in_transaction and not self._depth:
+                    # Whatever a signal handler raised has kept it from being ended.
+                    connection.execute("ROLLBACK")
+                yield connection
             except sqlite3.Error as error:
                 raise _translate(error) from error
 
@@ -298,9 +310,9 @@ class Database:
             if self._depth:
                 yield connection.execute
                 return
-            connection.execute("BEGIN IMMEDIATE")
-            self._depth = 1
             try:
+                self._depth = 1
+                connection.execute("BEGIN IMMEDIATE")
                 yield connection.execute
                 connection.execute("COMMIT")
             except BaseException:
@@ -348,9 +360,12 @@ class Database:
 
     def close(self) -> None:
         """
-        Close the connection. Must come before the owner lock is let go.
+        Close the connection for good. Must come before the owner lock is let go.
         """
+        if self._closed:
+            return
         with self._in_use() as connection:
+            self._closed, self._opened = True, None
             connection.close()
 
 

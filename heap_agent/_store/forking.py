@@ -5,6 +5,9 @@ A child gets the forking thread and no other. Where another thread was importing
 module or was inside SQLite, the locks that it held there stay locked in the child for
 ever. So threads say that they are about to do such a thing, and a fork waits for them.
 
+Nothing here is a lock: a lock that is held when a signal handler raises can stay
+locked for ever. One step on a dict is whole as it is.
+
 What may not be carried over a fork at all is put down before it: SQLite knows the
 files that it has open by their inode, takes the parent's locks for the child's own,
 and a reader that finds no lock shortens the shared memory that the child has mapped.
@@ -26,6 +29,9 @@ from typing import Final, Protocol
 #: waits for the forking thread.
 PATIENCE: Final = 5.0
 
+#: Seconds between two looks, on either side. Forks are rare.
+_PAUSE: Final = 0.001
+
 
 class Burden(Protocol):
     """
@@ -39,55 +45,13 @@ class Burden(Protocol):
         """
 
 
-class _Gate:
-    """
-    Which threads are inside, and whether somebody is forking.
-    """
+#: The threads of those that are inside, one for each time that they went in.
+_inside: Final[dict[object, int]] = {}
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside: dict[int, int] = {}
-        self._forking = 0
+#: The thread that forks, under `_WHO`; empty while nobody does.
+_forking: Final[dict[str, int]] = {}
+_WHO: Final = "thread"
 
-    def enter(self) -> None:
-        me = threading.get_ident()
-        with self._changed:
-            if me not in self._inside:
-                self._changed.wait_for(lambda: self._forking in (0, me), PATIENCE)
-            self._inside[me] = self._inside.get(me, 0) + 1
-
-    def leave(self) -> None:
-        me = threading.get_ident()
-        with self._changed:
-            depth = self._inside.get(me, 0) - 1
-            if depth > 0:
-                self._inside[me] = depth
-            else:
-                self._inside.pop(me, None)
-                self._changed.notify_all()
-
-    def shut(self) -> bool:
-        """
-        Let nobody else in, and wait until everybody else is out. Returns whether
-        nobody is inside, the forking thread neither.
-        """
-        me = threading.get_ident()
-        with self._changed:
-            until = time.monotonic() + PATIENCE
-            self._changed.wait_for(lambda: self._forking in (0, me), PATIENCE)
-            self._forking = me
-            self._changed.wait_for(
-                lambda: not self._inside.keys() - {me}, max(0.0, until - time.monotonic())
-            )
-            return not self._inside
-
-    def open(self) -> None:
-        with self._changed:
-            self._forking = 0
-            self._changed.notify_all()
-
-
-_gate = _Gate()
 _burdens: weakref.WeakSet[Burden] = weakref.WeakSet()
 
 
@@ -97,12 +61,27 @@ def undivided() -> Iterator[None]:
     Hold off any fork of this process while in here: a little while only. Re-entrant
     in a thread. A fork that has waited `PATIENCE` seconds goes ahead all the same.
     """
-    gate = _gate
+    me, visit = threading.get_ident(), object()
+    nested = me in _inside.values()
     try:
-        gate.enter()
+        _inside[visit] = me
+        if _forking and not nested:
+            _wait_outside(visit, me)
         yield
     finally:
-        gate.leave()
+        # What a signal handler raises is raised after a call, so that this is reached
+        # and done. Where it keeps `yield` from returning this runs when the exception
+        # is forgotten, maybe after the end of a visit that this one was nested in.
+        _inside.pop(visit, None)
+
+
+def _wait_outside(visit: object, me: int) -> None:
+    until = time.monotonic() + PATIENCE
+    while _forking.get(_WHO, me) != me and time.monotonic() < until:
+        _inside.pop(visit, None)
+        time.sleep(_PAUSE)
+        # Before the next look, as whoever forks looks after having said so.
+        _inside[visit] = me
 
 
 def put_down_before_fork(burden: Burden) -> None:
@@ -113,19 +92,20 @@ def put_down_before_fork(burden: Burden) -> None:
 
 
 def _before() -> None:
-    if _gate.shut():
+    me = threading.get_ident()
+    until = time.monotonic() + PATIENCE
+    while _forking.setdefault(_WHO, me) != me or set(_inside.values()) - {me}:
+        if time.monotonic() >= until:
+            break
+        time.sleep(_PAUSE)
+    if not _inside:
         for burden in list(_burdens):
             burden.put_down()
 
 
-def _in_parent() -> None:
-    _gate.open()
-
-
-def _in_child() -> None:
-    global _gate
-    _gate = _Gate()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    # No functions of ours after the fork: a signal handler could not raise in there.
+    os.register_at_fork(
+        before=_before, after_in_parent=_forking.clear, after_in_child=_forking.clear
+    )
+    os.register_at_fork(after_in_child=_inside.clear)

@@ -12,8 +12,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from helpers import interrupted
 
 from heap_agent._store import database as module
+from heap_agent._store import forking
 from heap_agent._store.database import (
     MIGRATIONS,
     SCHEMA_VERSION,
@@ -186,6 +188,51 @@ def test_a_transaction_is_all_or_nothing(path: Path) -> None:
     count(database, 3)
     assert database.query("SELECT * FROM counter") == [("n", 3)]
     database.close()
+
+
+def test_an_interrupt_at_any_moment_leaves_the_database_free(path: Path) -> None:
+    """What a signal handler raises leaves no transaction open, and nobody locked out."""
+    database = Database(path)
+    moment = 0
+    while interrupted(lambda: count(database, moment), moment := moment + 1):
+        thread = threading.Thread(target=count, args=(database, moment, "other"), daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive(), moment
+        assert database.query("SELECT value FROM counter WHERE name = 'other'") == [(moment,)]
+        assert not forking._inside
+
+    assert moment > 10
+    database.close()
+
+
+def test_a_closed_database_says_so(path: Path) -> None:
+    """Whoever comes late is told, and opens nothing behind the next owner's back."""
+    database = Database(path)
+    count(database, 1)
+    database.close()
+    database.close()
+
+    for call in (lambda: count(database, 2), lambda: database.query("SELECT 1")):
+        with pytest.raises(DatabaseTrouble, match="closed"):
+            call()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_that_was_removed_is_not_begun_anew(path: Path, replaced: bool) -> None:
+    """A connection that was put down for a fork finds its own file again, or none."""
+    database = Database(path)
+    count(database, 1)
+    database.put_down()
+    path.rename(path.with_suffix(".removed"))
+    if replaced:
+        Database(path).close()
+
+    with pytest.raises(DatabaseTrouble, match="removed"):
+        database.query("SELECT * FROM counter")
+
+    assert path.exists() == replaced
 
 
 def test_threads_take_turns(path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import interrupted
 
 from heap_agent._store import forking
 from heap_agent._store.database import Database
@@ -125,6 +126,24 @@ def test_nobody_enters_while_another_thread_forks() -> None:
     assert fork() == 0
     thread.join()
     assert order == ["put down", "inside"]
+
+
+def test_an_interrupt_at_any_moment_leaves_nobody_inside() -> None:
+    """What a signal handler raises in here, or on the way in or out, holds up no later fork."""
+
+    def run() -> None:
+        with forking.undivided(), forking.undivided():
+            len(())
+
+    moment = 0
+    while interrupted(run, moment := moment + 1):
+        assert not forking._inside, moment
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive(), moment
+
+    assert moment > 10
 
 
 def test_a_child_begins_with_nobody_inside(impatient: None) -> None:
