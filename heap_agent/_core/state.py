@@ -92,6 +92,13 @@ def identity_facet(app_id: str, machine: str) -> str:
     return f"{_IDENTITY}:{app_id}:{machine}"
 
 
+def is_consent(name: str) -> bool:
+    """
+    Whether a facet is a word about consent.
+    """
+    return name.startswith(CONSENT + ":")
+
+
 def is_identity(name: str) -> bool:
     """
     Whether a facet says who is logged in, to any app on any machine.
@@ -139,7 +146,7 @@ def names_in(value: Value) -> tuple[str, str | None] | None:
     """
     ``(user_id, identity)`` in the value of an `identity_facet`; None in any other.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or not {"user_id", "identity"} <= value.keys():
         return None
     identity = value["identity"]
     return str(value["user_id"]), None if identity is None else str(identity)
@@ -182,7 +189,7 @@ class State:
         if known is not None and known.at >= at:
             return False
         self.facets[name] = Facet(value, at)
-        if name.startswith(CONSENT + ":"):
+        if is_consent(name):
             self._words = self._words_about_consent()
         self._forgets = self._forgets or is_forgotten(name)
         return True
@@ -302,7 +309,7 @@ class State:
 
     def _words_about_consent(self) -> list[Facet]:
         """Oldest first; kept, because `allows` is asked for every event."""
-        found = [facet for name, facet in self.facets.items() if name.startswith(CONSENT + ":")]
+        found = [facet for name, facet in self.facets.items() if is_consent(name)]
         found.sort(key=lambda facet: facet.at)
         return found[-WORDS:]
 
@@ -332,7 +339,7 @@ class State:
                 yield name
             elif is_identity(name) and self._forgets_user(facet):
                 yield name
-            elif name.startswith(CONSENT + ":") and facet.at < self._words[0].at:
+            elif is_consent(name) and facet.at < self._words[0].at:
                 yield name
 
     def _forgets_user(self, facet: Facet) -> bool:

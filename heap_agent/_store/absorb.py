@@ -44,7 +44,7 @@ from heap_agent._store.database import Database
 from heap_agent._store.event_queue import DROPPED, RECORDED, Entry, EventQueue
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.parts import Chunk, PartFile, Span, read_header
-from heap_agent._store.properties import Properties, load_state
+from heap_agent._store.properties import UNREADABLE, Properties, load_state
 from heap_agent._store.timeline import Timeline
 
 #: Records in one transaction, so that a long backlog is no long transaction.
@@ -496,7 +496,7 @@ class _Batch:
         try:
             yield
         except (ValueError, LookupError, TypeError, AttributeError):
-            self.counts["unreadable"] += 1
+            self.counts[UNREADABLE] += 1
             if record.kind == Kind.EVENT:
                 self.counts[DROPPED + "damaged"] += 1
 

@@ -27,6 +27,9 @@ MEMORY_IDS: Final = 1 << 62
 class Ledger:
     """
     One database and what works on it.
+
+    Attributes:
+        damaged: Facets that could not be understood when it was opened.
     """
 
     database: Database
@@ -34,6 +37,7 @@ class Ledger:
     properties: Properties
     timeline: Timeline
     absorber: Absorber
+    damaged: int = 0
 
     @classmethod
     def open(
@@ -60,13 +64,14 @@ class Ledger:
         try:
             queue = EventQueue(database, first_id=1 if path is not None else MEMORY_IDS)
             properties = Properties(database, queue)
+            damaged = properties.remove_damaged_facets()
             timeline = Timeline(database, boot_id, earlier_boots)
             directory = None if path is None else path.parent
             absorber = Absorber(directory, own_journal, database, queue, properties, timeline)
         except BaseException:
             database.close()
             raise
-        return cls(database, queue, properties, timeline, absorber)
+        return cls(database, queue, properties, timeline, absorber, damaged)
 
     def close(self) -> None:
         """

@@ -10,13 +10,13 @@ where records come from.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from heap_agent._core import limits
 from heap_agent._core.encoder import dumps, loads
 from heap_agent._core.events import Actor, Kind, Scalar
-from heap_agent._core.state import Facet, Moment, State
+from heap_agent._core.state import Facet, Moment, State, is_consent
 from heap_agent._core.wire import identify_body, user_body
 from heap_agent._store.database import Database, Row
 from heap_agent._store.event_queue import Entry, EventQueue
@@ -25,6 +25,9 @@ _RESEND: Final = int(limits.USER_PROPERTY_RESEND * 1_000_000)
 
 #: Users that were joined are remembered up to this many, the latest.
 _PERSONS: Final = 1_000
+
+#: Counts what passed for a record, or a facet, and could not be understood.
+UNREADABLE: Final = "unreadable"
 
 HELD_LOST: Final = "user_properties_lost"
 
@@ -40,15 +43,30 @@ class Queryable(Protocol):
 
 def load_state(source: Queryable) -> State:
     """
-    The facets as of the last absorbed record.
+    The facets as of the last absorbed record. SQLite has no checksums: what cannot
+    be understood is left out.
     """
-    rows = source.query("SELECT name, value, boot, clock, writer, sequence FROM facet")
-    return State(
-        {
-            name: Facet(json.loads(value), Moment(boot, clock, writer, sequence))
-            for name, value, boot, clock, writer, sequence in rows
-        }
-    )
+    return State({name: facet for _, name, facet in _facets(source) if facet is not None})
+
+
+def _facets(source: Queryable) -> Iterator[tuple[int, str, Facet | None]]:
+    # As bytes: SQLite would refuse a whole table for one that is no UTF-8.
+    for rowid, name, value, *at in source.query(
+        "SELECT rowid, CAST(name AS BLOB), CAST(value AS BLOB), boot, clock, writer, sequence "
+        "FROM facet"
+    ):
+        text = name.decode("utf-8", "replace")
+        yield rowid, text, _facet(text, value, Moment(*at))
+
+
+def _facet(name: str, value: bytes, at: Moment) -> Facet | None:
+    if [*map(type, at)] != [int, int, str, int]:
+        return None
+    try:
+        return Facet(json.loads(value), at)
+    except ValueError:
+        # Whatever was said about consent, only a clear word gives it.
+        return Facet(False, at) if is_consent(name) else None
 
 
 class Properties:
@@ -65,6 +83,16 @@ class Properties:
         return f"<Properties [{len(self._seen)} anonymous users seen]>"
 
     # -- facets --
+
+    def remove_damaged_facets(self) -> int:
+        """
+        Remove, and count, what `load_state` leaves out; how many those were.
+        """
+        with self._database.transact():
+            bad = [(rowid,) for rowid, _, facet in _facets(self._database) if facet is None]
+            self._database.execute_many("DELETE FROM facet WHERE rowid = ?", bad)
+            self._queue.add({UNREADABLE: len(bad)})
+        return len(bad)
 
     def save(self, state: State, names: Iterable[str]) -> None:
         """

@@ -131,33 +131,38 @@ class Store:
             if self.ledger is not None:
                 return True
             try:
-                if self._held is None:
-                    self._held = try_lock(self.directory / OWNER_LOCK)
-                if self._held is None:
-                    return False
-                self.ledger = Ledger.open(
-                    outlook.database_path(self.directory),
-                    boot_id=self.clock.boot_id,
-                    own_journal=lambda: self.journal.id,
-                    earlier_boots=files.boots(self.directory),
-                )
-                # Before anything is frozen: the clock may have been set since the
-                # last owner looked. What cannot be saved now is saved later.
-                with suppress(DatabaseTrouble):
-                    self.ledger.timeline.tick(*self.now())
+                return self._take_over(self.directory)
             except DatabaseTrouble as error:
                 self._note(error)
                 self._schema_is_newer = error.trouble is Trouble.NEWER
-                self._release()
-                return False
-            except OSError as error:
-                self.trouble = str(error)
-                self._release()
-                return False
-            self.trouble = None
-            if self._reserve is not None:
-                self._reserve.hold()
-            return True
+            except Exception as error:
+                self._note_fault("the queue cannot be opened, recording goes on: %s", error)
+            finally:
+                if self.ledger is None:
+                    self._release()
+            return False
+
+    def _take_over(self, directory: Path) -> bool:
+        if self._held is None:
+            self._held = try_lock(directory / OWNER_LOCK)
+        if self._held is None:
+            return False
+        self.ledger = Ledger.open(
+            outlook.database_path(directory),
+            boot_id=self.clock.boot_id,
+            own_journal=lambda: self.journal.id,
+            earlier_boots=files.boots(directory),
+        )
+        if self.ledger.damaged:
+            _log.warning("%d values of the state were damaged on the disk", self.ledger.damaged)
+        # Before anything is frozen: the clock may have been set since the last owner
+        # looked. What cannot be saved now is saved later.
+        with suppress(DatabaseTrouble):
+            self.ledger.timeline.tick(*self.now())
+        self.trouble = None
+        if self._reserve is not None:
+            self._reserve.hold()
+        return True
 
     def close(self) -> int:
         """
@@ -382,8 +387,7 @@ class Store:
                 self._note(error)
             except Exception as error:
                 # Whatever the data looks like: who asks for a delivery cannot help it.
-                self.trouble = f"{type(error).__name__}: {error}"
-                self._log_once("what was recorded cannot be read: %s", self.trouble, error)
+                self._note_fault("what was recorded cannot be read: %s", error)
             else:
                 if total.trouble is not None:
                     self._log_once("%s", total.trouble)
@@ -585,6 +589,13 @@ class Store:
             if self.ledger is not None:
                 with suppress(DatabaseTrouble):
                     self.ledger.database.checkpoint()
+
+    def _note_fault(self, text: str, error: Exception) -> None:
+        """
+        Nothing that SQLite knows of: a directory that is gone, a fault in the data.
+        """
+        self.trouble = f"{type(error).__name__}: {error}"
+        self._log_once(text, self.trouble, error)
 
     def _log_once(self, text: str, trouble: str, error: Exception | None = None) -> None:
         if trouble not in self._logged and len(self._logged) < 20:

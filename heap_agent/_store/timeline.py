@@ -42,8 +42,7 @@ class Timeline:
 
     def __init__(self, database: Database, boot_id: str, earlier: Iterable[str] = ()) -> None:
         self._database = database
-        self._tick: clock.Tick | None = _load_tick(database)
-        self.knowledge = _load(database)
+        self.knowledge, self._tick = _load(database)
         self._repaired = 0
         self.knowledge = clock.begin_boot(self.knowledge, boot_id, earlier)
         self.save()
@@ -172,31 +171,32 @@ def boots(source: Any) -> dict[str, int]:
     return {boot_id: int(ordinal) for boot_id, ordinal in rows}
 
 
-def _memo(database: Database) -> Mapping[str, Any]:
-    rows = database.query("SELECT value FROM memo WHERE name = ?", (_MEMO,))
-    found: Mapping[str, Any] = json.loads(rows[0][0]) if rows else {}
-    return found
+def _load(database: Database) -> tuple[clock.Knowledge, clock.Tick | None]:
+    rows = database.query("SELECT CAST(value AS BLOB) FROM memo WHERE name = ?", (_MEMO,))
+    try:
+        return _understood(json.loads(rows[0][0]), database)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # None yet, or a damaged one: the time is learnt anew.
+        return _understood({}, database)
 
 
-def _load(database: Database) -> clock.Knowledge:
-    memo = _memo(database)
-    truths = memo.get("truths", {})
-    known = {}
-    for ordinal, boot_id, mark in database.query("SELECT ordinal, boot_id, mark FROM boot"):
-        truth = truths.get(str(ordinal))
-        known[ordinal] = clock.Boot(
-            ordinal, boot_id, mark, None if truth is None else clock.Truth(*truth)
-        )
+def _understood(
+    memo: Mapping[str, Any], database: Database
+) -> tuple[clock.Knowledge, clock.Tick | None]:
+    truths = {
+        int(ordinal): clock.Truth(*fields) for ordinal, fields in memo.get("truths", {}).items()
+    }
+    known = {
+        ordinal: clock.Boot(ordinal, boot_id, mark, truths.get(ordinal))
+        for ordinal, boot_id, mark in database.query("SELECT ordinal, boot_id, mark FROM boot")
+    }
     steps = database.query("SELECT * FROM step ORDER BY boot, until")
-    return clock.Knowledge(
+    tick = memo.get("tick")
+    knowledge = clock.Knowledge(
         boots=MappingProxyType(known),
         steps=tuple(clock.Step(*row) for row in steps),
         mark=memo.get("mark", clock.RELEASE_MARK),
         placed=memo.get("placed", 0),
         placed_boot=memo.get("placed_boot", -1),
     )
-
-
-def _load_tick(database: Database) -> clock.Tick | None:
-    tick = _memo(database).get("tick")
-    return None if tick is None else clock.Tick(*tick)
+    return knowledge, None if tick is None else clock.Tick(*tick)

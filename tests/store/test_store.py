@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,7 @@ from heap_agent._core.state import CONSENT, PAUSED, identity_facet
 from heap_agent._store import outlook
 from heap_agent._store.database import DatabaseTrouble, Trouble
 from heap_agent._store.journal import Seams
+from heap_agent._store.ledger import Ledger
 from heap_agent._store.store import (
     MEMORY_PATIENCE,
     Store,
@@ -744,3 +747,74 @@ def test_a_large_queue_opens_fast(state_dir: Path, clock: FakeClock) -> None:
 def test_repr_says_who_and_where(store: Store) -> None:
     """Shown in the agent's own."""
     assert "owner, disk" in repr(store)
+
+
+# -- flipped bytes ------------------------------------------------------------------
+
+
+def damage(directory: Path, statement: str) -> None:
+    """Change something behind SQLite's checks; there are none for a row."""
+    with closing(sqlite3.connect(directory / "queue-1.db")) as connection, connection:
+        assert connection.execute(statement).rowcount
+
+
+@pytest.mark.parametrize(
+    "value", ["'{~'", "'[1]'", """'{"truths": 5}'""", """'{"tick": [1]}'""", "x'ff'"]
+)
+def test_a_damaged_memo_is_no_memo(state_dir: Path, clock: FakeClock, value: str) -> None:
+    """What was known of the clocks is learnt anew; everything else is there."""
+    with opened(state_dir, clock) as store:
+        track(store, n=1)
+        store.absorb(freeze=False)
+    damage(state_dir, f"UPDATE memo SET value = {value} WHERE name = 'timeline'")
+
+    with opened(state_dir, clock) as store:
+        assert store.ledger is not None and store.trouble is None
+        assert tracked(store) == [1]
+        balanced(store)
+
+
+@pytest.mark.parametrize(
+    "change", ["value = '{~'", "value = x'ff'", "boot = 'x'", "writer = x'00'", "clock = x'00'"]
+)
+def test_a_damaged_facet_is_left_out(
+    state_dir: Path, clock: FakeClock, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the owner, who counts it and says so once, and by everybody else; the others stay."""
+    with opened(state_dir, clock) as store:
+        store.record_state({"bad": True, "good": True})
+        store.absorb(freeze=False)
+    damage(state_dir, f"UPDATE facet SET {change} WHERE name = 'bad'")
+
+    assert list(outlook.read_state(state_dir, clock.boot_id).facets) == ["good"]
+    for _ in range(2):
+        with opened(state_dir, clock) as store:
+            assert list(store.read_state().facets) == ["good"]
+            assert store.books().counts["unreadable"] == 1
+            balanced(store)
+    assert len(caplog.records) == 1
+
+
+def test_a_damaged_word_about_consent_gives_none(state_dir: Path, clock: FakeClock) -> None:
+    """Somebody who opted out is not recorded because a byte has flipped."""
+    with opened(state_dir, clock) as store:
+        store.record_state({CONSENT: False})
+        store.absorb(freeze=False)
+    damage(state_dir, "UPDATE facet SET value = 'fal~e' WHERE name LIKE 'consent:%'")
+
+    with opened(state_dir, clock) as store:
+        assert not store.read_state().consent.given
+
+
+def test_whatever_keeps_it_from_owning_keeps_no_lock(
+    state_dir: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what nobody has thought of: another process, or the next look, may be luckier."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "open", lambda *_, **__: {}["fault"])
+        with opened(state_dir, clock) as store:
+            assert store.ledger is None
+            assert store.trouble == "KeyError: 'fault'"
+            assert store.owner_is_gone()
+    with opened(state_dir, clock) as store:
+        assert store.ledger is not None
