@@ -22,7 +22,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
 
@@ -763,7 +763,7 @@ class Agent:
         chosen = self._config.refused_identities
         if chosen is None:
             return session.REFUSED
-        return frozenset(text.strip().casefold() for text in chosen)
+        return frozenset(map(session.folded, chosen))
 
     # -- properties -----------------------------------------------------------------
 
@@ -837,9 +837,11 @@ class Agent:
         """
         if self._silent:
             return
-        if not isinstance(name, str):
-            self._blame(InvalidCall(f"name must be a string, got {type(name).__name__}"))
+        if not issubclass(type(name), str):
+            self._blame(InvalidCall(f"name must be a string, got {repair.type_name(name)}"))
             return
+        # A subclass may have methods of its own, which may raise.
+        name = str.__str__(name)
         with self._state_lock:
             if name in self._state.event_properties(self._app_id):
                 self._set({property_facet(self._app_id, name): None})
@@ -1309,12 +1311,11 @@ class Agent:
         self, verb: str, properties: object, limit: int, *, user: bool = False
     ) -> dict[str, Scalar]:
         try:
-            wire.check_mapping(properties, "properties")
+            mapping = wire.check_mapping(properties, "properties")
         except InvalidCall as error:
             self._blame(error)
             return {}
-        assert isinstance(properties, Mapping)
-        repaired = repair.repair_properties(properties, limit=limit, user=user)
+        repaired = repair.repair_properties(mapping, limit=limit, user=user)
         self._complain(verb, repaired.faults)
         return dict(repaired.properties)
 
@@ -1401,15 +1402,16 @@ def _shown(value: object) -> str:
     """
     A value for a log line: short, and on one line.
     """
-    if isinstance(value, str):
-        text = repr(str.__str__(value)[:48])
-    elif isinstance(value, int) and int.bit_length(value) > 128:
+    kind = type(value)  # what an object says of its class may raise
+    if issubclass(kind, str):
+        text = repr(str.__str__(cast(str, value))[:48])
+    elif issubclass(kind, int) and int.bit_length(cast(int, value)) > 128:
         # Python refuses to print one of more than 4,300 digits.
-        text = f"an int of {int.bit_length(value)} bits"
-    elif value is None or type(value) in (bool, int, float):
+        text = f"an int of {int.bit_length(cast(int, value))} bits"
+    elif value is None or kind in (bool, int, float):
         text = repr(value)
     else:
-        text = type(value).__name__
+        text = repair.type_name(value)
     return text if len(text) <= 48 else text[:45] + "…"
 
 

@@ -166,6 +166,7 @@ VERBS: dict[str, Callable[[Agent, Any], None]] = {
     "user value": lambda agent, value: agent.add_user_properties({"v": value}),
     "event properties": lambda agent, value: agent.add_event_properties(value),
     "event value": lambda agent, value: agent.add_event_properties({"v": value}),
+    "name": lambda agent, value: agent.remove_event_property(value),
 }
 
 

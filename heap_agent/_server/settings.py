@@ -13,7 +13,7 @@ import attrs
 
 from heap_agent import _options
 from heap_agent._core import limits
-from heap_agent._core.session import REFUSED
+from heap_agent._core.session import REFUSED, folded
 from heap_agent._proxies import is_loopback
 from heap_agent.exceptions import InvalidCall
 
@@ -86,4 +86,4 @@ class Settings:
         """Identities that name nobody, as they are compared."""
         if self.refused_identities is None:
             return REFUSED
-        return frozenset(text.strip().casefold() for text in self.refused_identities)
+        return frozenset(map(folded, self.refused_identities))

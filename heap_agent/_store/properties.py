@@ -23,6 +23,9 @@ from heap_agent._store.event_queue import Entry, EventQueue
 
 _RESEND: Final = int(limits.USER_PROPERTY_RESEND * 1_000_000)
 
+#: A row of user properties is no longer, so that any request has room for it.
+_ROW_BYTES: Final = limits.BATCH_BYTES // 2
+
 #: Users that were joined are remembered up to this many, the latest.
 _PERSONS: Final = 1_000
 
@@ -356,9 +359,8 @@ class Properties:
         for stored in self._queue.load(ids):
             merged.update(loads(stored.entry.body)["properties"])
         merged.update(changed)
-        body = user_body(identity, merged)
-        if ids and len(body) > limits.BATCH_BYTES // 2:
-            ids, body = [], user_body(identity, changed)
+        if ids and len(dumps(merged)) > _ROW_BYTES:
+            ids, merged = [], changed
         self._queue.delete_rows(ids)
         self._queue.insert(
             [
@@ -370,8 +372,9 @@ class Properties:
                     entry.wall,
                     actor.app_id,
                     identity,
-                    body,
+                    user_body(identity, some),
                 )
+                for some in _portions(merged)
             ]
         )
 
@@ -404,6 +407,22 @@ class Properties:
             for (owner,) in self._database.query("SELECT DISTINCT owner FROM user_property"):
                 if is_forgotten(owner.partition(":")[2]):
                     execute("DELETE FROM user_property WHERE owner = ?", (owner,))
+
+
+def _portions(properties: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
+    """
+    Properties of one user, in as many rows as requests can take.
+    """
+    portion: dict[str, Scalar] = {}
+    room = _ROW_BYTES
+    for name, value in properties.items():
+        size = len(dumps({name: value}))
+        if portion and size > room:
+            yield portion
+            portion, room = {}, _ROW_BYTES
+        portion[name] = value
+        room -= size
+    yield portion
 
 
 def _held(user_id: str) -> str:
