@@ -91,18 +91,19 @@ _BULK: Final = bulk_typed.together(
     click.option("--repair", is_flag=True, help="Mend faulty values instead of rejecting them."),
     click.option(
         "--rejected",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=common.Place(dir_okay=False, path_type=Path),
         metavar="OUTPUT",
         help="File of rejected rows; by default FILE.rejected.jsonl.",
     ),
     click.option(
         "--source",
+        type=common.Text(),
         metavar="NAME",
         help="Name of the input in place of the file's; standard input needs one.",
     ),
     click.option(
         "--checkpoint",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=common.Place(dir_okay=False, path_type=Path),
         metavar="DATABASE",
         help="Where to keep the position; by default in the user's state directory.",
     ),
@@ -116,7 +117,9 @@ _BULK: Final = bulk_typed.together(
 
 
 @click.command(_TRACK.name)
-@click.option("--event", metavar="NAME", help="The event of rows that do not say one.")
+@click.option(
+    "--event", type=common.Text(), metavar="NAME", help="The event of rows that do not say one."
+)
 @click.option("--utc", is_flag=True, help="Timestamps without an offset are UTC.")
 @_BULK
 def bulk_track(event: str | None, utc: bool, **options: Any) -> int:

@@ -41,7 +41,7 @@ _SHOWN: Final = 5
 @click.option("--wait", is_flag=True, help="Return when Heap has deleted everybody.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, DURATION_MAXIMUM),
+    type=common.Seconds(0, DURATION_MAXIMUM),
     default=3_600.0,
     show_default=True,
     metavar="SECONDS",
@@ -49,7 +49,7 @@ _SHOWN: Final = 5
 )
 @click.option(
     "--audit",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=common.Place(dir_okay=False, path_type=Path),
     metavar="RECORD",
     help="Append to this file who was deleted, when, and Heap's answer.",
 )
@@ -76,7 +76,7 @@ def delete_users(**options: Any) -> int:
 
 
 @click.command("deletion-status")
-@click.argument("id")
+@click.argument("id", type=common.Text())
 @bulk_typed.API_KEY_FILE
 @bulk_typed.PLACE
 @common.AS_JSON

@@ -8,6 +8,7 @@ know what a command does.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,11 +89,11 @@ def together(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
 
 
 FILE: Final = click.argument(
-    "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+    "file", type=common.Place(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
 API_KEY_FILE: Final = click.option(
     "--api-key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=common.Place(exists=True, dir_okay=False, path_type=Path),
     help=f"File with the api key; else {_API_KEY} is read, or it is asked for.",
 )
 COLUMN: Final = click.option(
@@ -196,6 +197,8 @@ def api_key(file: Path | None) -> str:
         key = os.environ.get(_API_KEY, "").strip()
         if not key and sys.stdin.isatty():
             key = str(click.prompt("api key", hide_input=True, err=True)).strip()
+    if re.search("[\ud800-\udfff]", key):
+        raise click.UsageError(f"{_API_KEY} holds no text.")
     if not key:
         raise click.UsageError(f"api key is missing: set {_API_KEY}, or give --api-key-file.")
     return key

@@ -29,6 +29,9 @@ from heap_agent._tools.common import AS_JSON as _JSON
 from heap_agent._tools.common import ENDPOINT as _ENDPOINT
 from heap_agent._tools.common import INTERRUPTED as _INTERRUPTED
 from heap_agent._tools.common import NAME as _NAME
+from heap_agent._tools.common import Place as _Place
+from heap_agent._tools.common import Seconds as _Seconds
+from heap_agent._tools.common import Text as _Text
 from heap_agent._tools.common import complain as _complain
 from heap_agent._tools.common import fail as _fail
 from heap_agent._tools.common import given as _given
@@ -54,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_missing_streams()
     # A property may hold what this terminal cannot show.
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):
@@ -71,6 +75,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(str(error), 2)
     except InvalidValue as error:
         return _complain(str(error), 1)
+    except UnicodeError as error:
+        # Names are checked one by one; this is for whatever else was typed or set.
+        return _complain(f"what was typed or set is no text in UTF-8: {error}.", 2)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except BrokenPipeError:
@@ -79,13 +86,21 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(str(error), 1)
 
 
+def _open_missing_streams() -> None:
+    # Python has None for a stream that was closed before the start, and the next file
+    # to be opened, such as a journal, would get its number.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+
+
 # -- options that several commands share -----------------------------------------------
 
 _UNHEARD: Final = "the agent that delivers did not answer within 5 s; it will do it"
 
 _DIRECTORY: Final = click.option(
     "--directory",
-    type=click.Path(path_type=Path),
+    type=_Place(path_type=Path),
     help="The state directory; by default that of the agent with this app id.",
 )
 
@@ -216,7 +231,7 @@ def track(
 
 
 @_cli.command()
-@click.argument("identity")
+@click.argument("identity", type=_Text())
 @_DIRECTORY
 @_APP_ID
 @_JSON
@@ -246,7 +261,7 @@ def identify(identity: str, as_json: bool, **place: Any) -> int:
 @click.option("--check", is_flag=True, help="Verify everything; exit code 1 when unhealthy.")
 @click.option(
     "--max-age",
-    type=click.FloatRange(0),
+    type=_Seconds(0),
     metavar="SECONDS",
     help="Unhealthy when the oldest event has waited longer; implies --check.",
 )
@@ -297,7 +312,7 @@ def status(check: bool, max_age: float | None, as_json: bool, **place: Any) -> i
 @_cli.command()
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, DURATION_MAXIMUM),
+    type=_Seconds(0, DURATION_MAXIMUM),
     metavar="SECONDS",
     help="Go on this long, waits included; by default until the first wait.",
 )
@@ -329,7 +344,7 @@ def flush(timeout: float | None, as_json: bool, **place: Any) -> int:
         if agent.status().directory is None and not loaded.config.disabled:
             _fail(agent.status().problems[-1])
         empty = agent.flush(timeout) and not (loaded.config.disabled and before.queued)
-        reason = None if empty else _why_left(agent, loaded)
+        reason = None if empty else _why_left(agent, loaded, directory)
         after = books()
         delivered = after.delivered - before.delivered
         if as_json:
@@ -352,9 +367,14 @@ def flush(timeout: float | None, as_json: bool, **place: Any) -> int:
 
 @_cli.command()
 @click.option(
-    "--identity", metavar="NAME", help="As given to identify; - reads it from standard input."
+    "--identity",
+    type=_Text(),
+    metavar="NAME",
+    help="As given to identify; - reads it from standard input.",
 )
-@click.option("--user-id", metavar="DIGITS", help="As an agent calls an anonymous user.")
+@click.option(
+    "--user-id", type=_Text(), metavar="DIGITS", help="As an agent calls an anonymous user."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_DIRECTORY
 @_APP_ID
@@ -381,7 +401,7 @@ def forget(
     if (identity is None) == (user_id is None):
         raise click.UsageError("name the user by --identity or by --user-id, one of them.")
     if identity == "-":
-        identity = sys.stdin.read().rstrip("\r\n")
+        identity = _read_name()
     loaded = _load(place)
     directory = _existing(loaded)
     if not yes:
@@ -392,15 +412,39 @@ def forget(
 
     before = purged()
     with _guest(place, nameless=True) as agent:
-        done = agent.forget(identity=identity, user_id=user_id)
+        done = agent.forget(identity=identity, user_id=user_id) and not loaded.config.disabled
         events = purged() - before
         if as_json:
             _print_json({"forgotten": done, "events": events, "directory": str(directory)})
         elif done:
             click.echo(f"forgotten; {events:,} events were deleted")
+        if loaded.config.disabled:
+            _fail("nobody was forgotten: HEAP_AGENT_DISABLED is set")
         if not done:
-            _fail("on record, but not done yet: " + (agent.status().problems or [_UNHEARD])[-1])
+            _fail(f"on record, but not done yet: {_why_unheard(agent, directory)}")
     return 0
+
+
+def _read_name() -> str:
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"--identity: standard input is no text in UTF-8: {error}") from None
+    found: str = _Text().convert(text.rstrip("\r\n"), None, None)
+    return found
+
+
+def _why_unheard(agent: Agent, directory: Path) -> str:
+    problems = agent.status().problems
+    return _queue_trouble(directory) or (problems[-1] if problems else _UNHEARD)
+
+
+def _queue_trouble(directory: Path) -> str | None:
+    """Why nobody can own the directory: what is there is damaged, or of a newer version."""
+    from heap_agent._store import outlook
+
+    trouble = outlook.trouble(directory)
+    return None if trouble is None else f"the queue cannot be read: {trouble}"
 
 
 def _confirm_forgetting(directory: Path) -> None:
@@ -417,7 +461,9 @@ def _confirm_forgetting(directory: Path) -> None:
 
 @_cli.command()
 @click.option("--port", default=0, type=click.IntRange(0, 65_535), help="By default a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--host", type=_Text(), default="127.0.0.1", show_default=True, help="Address to listen on."
+)
 @_JSON
 def collector(port: int, host: str, as_json: bool) -> None:
     """
@@ -428,7 +474,8 @@ def collector(port: int, host: str, as_json: bool) -> None:
 
     \b
     --json: a line for each thing that arrives; "type" is listening, event, again
-    (under a known key), identify, user_properties or refused.
+    (under a known key), identify, user_properties, account_properties, deletion
+    or refused.
     """
     from heap_agent._tools.announce import AnnouncingCollector
 
@@ -484,6 +531,7 @@ def _guest(place: dict[str, Any], *, nameless: bool = False) -> Iterator[Agent]:
     if loaded.config.app_id is None and not (nameless or loaded.config.disabled):
         raise click.UsageError(_missing_app_id(loaded))
     logger = logging.getLogger("heap_agent")
+    _notes.lines.clear()
     logger.addHandler(_notes)
     try:
         agent = Agent(_guest=True, at_exit=False, **_given(place))
@@ -518,7 +566,7 @@ def _why_not(agent: Agent) -> str | None:
     return None
 
 
-def _why_left(agent: Agent, loaded: _config.Loaded) -> str:
+def _why_left(agent: Agent, loaded: _config.Loaded, directory: Path) -> str:
     found = agent.status()
     if loaded.config.disabled:
         return "HEAP_AGENT_DISABLED is set"
@@ -533,6 +581,8 @@ def _why_left(agent: Agent, loaded: _config.Loaded) -> str:
         return found.last_error + "; check app id, endpoint and proxy" * refused
     if found.problems:
         return found.problems[-1]
+    if trouble := _queue_trouble(directory):
+        return trouble
     return "it has to wait; --timeout gives it longer"
 
 

@@ -8,11 +8,14 @@ object on standard output. This module must not know any command.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 import click
+from click.types import StringParamType
 
 from heap_agent._config import Loaded
 
@@ -22,6 +25,9 @@ __all__ = [
     "ENDPOINT",
     "INTERRUPTED",
     "NAME",
+    "Place",
+    "Seconds",
+    "Text",
     "complain",
     "fail",
     "given",
@@ -36,11 +42,55 @@ NAME: Final = "heap-agent"
 #: Exit code of a command that Ctrl-C has ended.
 INTERRUPTED: Final = 130
 
+
+# -- what may be typed -------------------------------------------------------------------
+
+
+class Place(click.Path):
+    """
+    A path. An empty one, as of a variable that is not set, is not the current directory.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("the path is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Text(StringParamType):
+    """
+    Text that goes to Heap or to a database as it is, and so must be UTF-8.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        # Python keeps a byte that it cannot decode as half a surrogate pair.
+        if re.search("[\ud800-\udfff]", value):
+            self.fail(f"{value!r} is no text in UTF-8.", param, ctx)
+        return str(super().convert(value, param, ctx))
+
+
+class Seconds(click.FloatRange):
+    """
+    A duration, of which "nan" is none.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
+
+
+# -- options that commands share ---------------------------------------------------------
+
 APP_ID: Final = click.option("--app-id", help="Id of the environment at Heap, such as 11.")
 ENDPOINT: Final = click.option("--endpoint", help="Where to deliver instead of to Heap's host.")
 AS_JSON: Final = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object in one line."
 )
+
+
+# -- reading and printing ------------------------------------------------------------------
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -64,7 +66,8 @@ def environment(tmp_path: Path, changes: Mapping[str, str]) -> dict[str, str]:
 
 
 def arguments(words: tuple[object, ...]) -> list[str]:
-    return [sys.executable, "-m", "heap_agent", *map(str, words)]
+    typed = (os.fsdecode(word) if isinstance(word, bytes) else str(word) for word in words)
+    return [sys.executable, "-m", "heap_agent", *typed]
 
 
 @pytest.fixture
@@ -178,10 +181,22 @@ def test_no_command_is_wrong_use(command: Command) -> None:
         (["flush", "--endpoint", "ftp://x", "--directory", "."], "endpoint"),
         (["collector", "--port", "70000"], "--port"),
         (["demo", "--events", "1"], "--events"),
+        (["track", "Ordered", "--app-id", "11", "--directory", ""], "--directory"),
+        (["identify", "alice", "--app-id", "11", "--directory", ""], "--directory"),
+        (["status", "--directory", ""], "--directory"),
+        (["flush", "--directory", ""], "--directory"),
+        (["forget", "--identity", "a", "--yes", "--directory", ""], "--directory"),
+        (["status", "--max-age", "nan", "--app-id", "11"], "--max-age"),
+        (["flush", "--timeout", "nan", "--app-id", "11"], "--timeout"),
+        (["identify", b"\xff", "--app-id", "11"], "IDENTITY"),
+        (["forget", "--identity", b"a\xff", "--yes", "--app-id", "11"], "--identity"),
+        (["forget", "--user-id", b"\xff", "--yes", "--app-id", "11"], "--user-id"),
+        (["deletion-status", b"\xff", "--app-id", "11"], "ID"),
+        (["collector", "--host", b"\xff"], "--host"),
     ],
 )
 def test_wrong_use_gets_one_sentence(
-    command: Command, tmp_path: Path, words: list[str], says: str
+    command: Command, tmp_path: Path, words: list[str | bytes], says: str
 ) -> None:
     """Exit code 2, one line on standard error, and nothing is made on the disk."""
     result = command(*words)
@@ -215,6 +230,55 @@ def test_a_reader_that_goes_away_is_no_error(command: Command, tmp_path: Path, p
         )
         assert done.stderr == "" and done.returncode in (0, 1)
     os.close(writer)
+
+
+@posix
+@pytest.mark.parametrize("descriptor", [0, 1, 2], ids=["stdin", "stdout", "stderr"])
+def test_a_closed_stream_is_no_error(
+    command: Command, tmp_path: Path, place: Path, descriptor: int
+) -> None:
+    """Started without a standard stream a command does its work, and no file takes its number."""
+    for words in (["track", "Ordered"], ["status"], ["status", "--json"], ["--help"]):
+        place_words = [] if words == ["--help"] else ["--directory", place, "--app-id", 11]
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {descriptor}>&-', "sh", *arguments((*words, *place_words))],
+            env=environment(tmp_path, {}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.stdout == "") == (descriptor == 1)
+    assert command("status", "--check", "--directory", place, "--json").json["recorded"] == 1
+
+
+def test_whatever_is_no_text_is_one_sentence(command: Command) -> None:
+    """Undecodable bytes in the environment end in no traceback either."""
+    key = os.fsdecode(b"\xff")
+    result = command("deletion-status", "1", "--app-id", 11, HEAP_AGENT_API_KEY=key)
+    assert (result.code, result.out) == (2, "")
+    assert "HEAP_AGENT_API_KEY" in result.sentence
+
+
+def test_a_second_command_in_one_process_says_its_own(place: Path, tmp_path: Path) -> None:
+    """What the first one had to note is not said again."""
+    code = (
+        "from heap_agent._tools.cli import main\n"
+        f"place = ['--directory', {str(place)!r}, '--app-id', '11']\n"
+        "assert main(['track', 'x' * 300, *place]) == 0\n"
+        "assert main(['track', 'Ordered', *place]) == 0\n"
+    )
+    result = Result(
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment(tmp_path, {}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    )
+    assert result.code == 0
+    assert result.sentence.startswith("heap-agent: note: x")
 
 
 # -- track -----------------------------------------------------------------------------
@@ -563,6 +627,65 @@ def test_ctrl_c_ends_a_flush_quietly(command: Command, tmp_path: Path, place: Pa
     assert command("status", "--directory", place, "--json").json["queued"] == 1
 
 
+@pytest.mark.parametrize("harm", ["damaged", "newer"])
+def test_flush_says_why_a_queue_cannot_be_read(command: Command, place: Path, harm: str) -> None:
+    """Waiting longer would not help."""
+    spoil(command, place, harm)
+    result = command("flush", "--directory", place)
+    assert result.code == 1
+    assert "the queue cannot be read" in result.sentence
+
+
+# -- forget ----------------------------------------------------------------------------
+
+
+def spoil(command: Command, place: Path, harm: str) -> None:
+    """A directory whose database nobody can use."""
+    command("track", "Ordered", "--directory", place, "--app-id", 11)
+    command("flush", "--directory", place, "--endpoint", "http://127.0.0.1:9")
+    (queue,) = place.glob("queue-*.db")
+    if harm == "damaged":
+        queue.write_bytes(b"no database at all" * 1000)
+        return
+    with sqlite3.connect(queue) as database:
+        database.execute("PRAGMA user_version = 999")
+    database.close()
+
+
+def test_forget_where_all_is_off_fails(command: Command, place: Path) -> None:
+    """A user is not taken for forgotten because nothing was done."""
+    command("track", "Ordered", "--directory", place, "--app-id", 11)
+    words = ("forget", "--identity", "alice", "--yes", "--directory", place, "--json")
+    result = command(*words, HEAP_AGENT_DISABLED="1")
+    assert result.code == 1
+    assert "HEAP_AGENT_DISABLED" in result.sentence
+    assert result.json["forgotten"] is False
+
+
+@pytest.mark.parametrize("harm", ["damaged", "newer"])
+def test_forget_says_why_it_is_not_done(command: Command, place: Path, harm: str) -> None:
+    """Where no agent runs, it is not the agent that has not answered."""
+    spoil(command, place, harm)
+    result = command("forget", "--identity", "alice", "--yes", "--directory", place)
+    assert result.code == 1
+    assert "the queue cannot be read" in result.sentence
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8:surrogateescape"])
+def test_a_name_on_standard_input_is_text(tmp_path: Path, place: Path, encoding: str) -> None:
+    """Undecodable bytes are wrong use, however Python was told to read them."""
+    done = subprocess.run(
+        arguments(("forget", "--identity", "-", "--yes", "--directory", place)),
+        env=environment(tmp_path, {"PYTHONIOENCODING": encoding}),
+        input=b"\xff\n",
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert b"UTF-8" in done.stderr
+
+
 # -- collector -------------------------------------------------------------------------
 
 
@@ -612,6 +735,14 @@ def test_the_collector_speaks_to_people(command: Command, tmp_path: Path, place:
         line = process.stdout.readline()
     assert line.startswith("event ") and "Ordered" in line
     assert "\x1b" not in line
+
+
+def test_the_collector_s_help_lists_every_type(command: Command) -> None:
+    """Whoever reads its lines with a program need not guess."""
+    types = {"listening", "event", "again", "identify", "user_properties", "account_properties"}
+    assert types | {"deletion", "refused"} <= set(
+        re.findall(r"\w+", command("collector", "-h").out)
+    )
 
 
 def test_a_taken_port_is_one_sentence(command: Command) -> None:
