@@ -4,7 +4,11 @@
 
 import sys
 
-from heap_agent._tools.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from heap_agent._tools.cli import main
+
+        code = main()
+    except KeyboardInterrupt:  # while it was imported
+        code = 130
+    sys.exit(code)
