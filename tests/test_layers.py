@@ -98,7 +98,7 @@ FLOORS = {
 #: What decides about bulk calls: time and chance are arguments there too.
 DECIDING = [
     f"heap_agent._server.{name}"
-    for name in ("bulk", "checks", "errors", "items", "patience", "suspects", "values")
+    for name in ("bulk", "checks", "errors", "items", "patience", "secret", "suspects", "values")
 ]
 
 
@@ -199,6 +199,7 @@ def test_nobody_inside_imports_the_face() -> None:
 PURE = {
     "__future__",
     "attrs",
+    "base64",
     "bisect",
     "collections",
     "dataclasses",

@@ -109,9 +109,11 @@ class ServerClient:
         read_timeout: float = 30.0,
         _seams: Seams | None = None,
     ) -> None:
-        # Before anything can raise with this frame in its traceback.
+        # Before anything can raise with this frame, or its callees', in its traceback.
         key = None if api_key is None else _as_secret(api_key)
         del api_key
+        if key == "":
+            raise InvalidCall("api_key: text that is not blank is allowed")
         # Any: each option has a converter, which takes more than it returns.
         options: dict[str, Any] = {
             "app_id": app_id,
@@ -160,6 +162,9 @@ class ServerClient:
         )
 
     def __repr__(self) -> str:
+        # A traceback with local variables shows a client that was refused, too.
+        if not hasattr(self, "_line"):
+            return "<ServerClient [refused]>"
         settings = self._settings
         state = "closed" if self._line.is_closed else "open"
         key = "without api key" if self._deletion is None else "with api key"
@@ -557,10 +562,9 @@ class ServerClient:
             self._line.rest(wait)
 
 
-def _as_secret(api_key: str) -> Secret:
-    if not isinstance(api_key, str) or not api_key.strip():
-        raise InvalidCall("api_key: text that is not blank is allowed")
-    return Secret(api_key.strip())
+def _as_secret(api_key: object) -> Secret:
+    """Without blanks around it; empty where it is none."""
+    return Secret(api_key.strip() if isinstance(api_key, str) else "")
 
 
 def _request(request: DeletionRequest | str) -> DeletionRequest:

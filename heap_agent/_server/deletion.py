@@ -239,11 +239,13 @@ class Deletion:
         if self._is_closed:
             raise InvalidCall("this ServerClient was closed; make a new one")
         headers = {"Authorization": authorization}
-        reply = self._caller.call(method, path, body, headers=headers)
+        try:
+            reply = self._caller.call(method, path, body, headers=headers)
+        except BaseException as error:
+            # Ctrl-C: the frames below have the header as plain text.
+            raise error.with_traceback(None) from None
         # At once, because an outcome shows its reason wherever it is looked at.
-        reason = reply.outcome.reason
-        for hidden in self._secrets():
-            reason = reason.replace(hidden, "***")
+        reason = secret.masked(reply.outcome.reason, self._secrets())
         return attrs.evolve(reply, outcome=attrs.evolve(reply.outcome, reason=reason))
 
     # -- answers --
@@ -271,16 +273,17 @@ class Deletion:
         )
 
     def _error(self, what: str, reply: Reply, advice: str = "") -> ApiError:
-        body = reply.body
-        for hidden in self._secrets():
+        body, secrets = reply.body, self._secrets()
+        # Before it is cut, which may be in the middle of a secret.
+        for hidden in secrets:
             body = body.replace(hidden.encode(), b"***")
-        return api_error(what, reply.outcome, body, advice)
+        return api_error(what, reply.outcome, body, advice, secrets)
 
-    def _secrets(self) -> Iterator[Secret]:
-        yield secret.basic(self._app_id, self._api_key)
-        yield self._api_key
-        if self._token is not None:
-            yield self._token
+    def _secrets(self) -> list[Secret]:
+        credentials = secret.basic(self._app_id, self._api_key)
+        # Without the word "Basic" too.
+        found = [credentials, Secret(credentials.split()[-1]), self._api_key]
+        return found if self._token is None else [*found, self._token]
 
 
 def _token_in(body: bytes) -> Secret | None:

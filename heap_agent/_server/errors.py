@@ -8,11 +8,12 @@ which request it was, beyond the sentence that it is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from heap_agent._core.encoder import loads
 from heap_agent._core.outcomes import REASON_CHARACTERS, Answer, Outcome
+from heap_agent._server.secret import Secret, masked
 from heap_agent.exceptions import ApiError, NotFound, Unauthorized, Unreachable
 
 __all__ = ["api_error", "read_object", "told"]
@@ -36,7 +37,13 @@ _ADVICE: Final = {
 }
 
 
-def api_error(what: str, outcome: Outcome, body: bytes = b"", advice: str = "") -> ApiError:
+def api_error(
+    what: str,
+    outcome: Outcome,
+    body: bytes = b"",
+    advice: str = "",
+    secrets: Collection[Secret] = (),
+) -> ApiError:
     """
     Make the error for an answer.
 
@@ -45,11 +52,13 @@ def api_error(what: str, outcome: Outcome, body: bytes = b"", advice: str = "") 
         outcome: The answer.
         body: Its body, as far as it was kept.
         advice: What to do; a sentence for the kind of answer without it.
+        secrets: What must not be repeated, even where JSON spells it otherwise.
     """
     came = "no answer" if outcome.status is None else f"HTTP {outcome.status}"
     # A reason is the status and the beginning of the body.
     heard = outcome.reason.removeprefix(came).removeprefix(": ")
     message, details = told(body or heard.encode())
+    message, details = masked(message, secrets), masked(details, secrets)
     kind = _BY_STATUS.get(outcome.status, ApiError)
     if outcome.answer in _TRANSIENT:
         kind = Unreachable

@@ -8,8 +8,10 @@ This module must not know what the secret is for.
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
+from typing import Any
 
-__all__ = ["Secret", "basic", "bearer"]
+__all__ = ["Secret", "basic", "bearer", "masked"]
 
 
 class Secret(str):
@@ -35,3 +37,20 @@ def bearer(token: Secret) -> Secret:
     The value of an Authorization header from a token.
     """
     return Secret(f"Bearer {token}")
+
+
+def masked(value: Any, secrets: Collection[Secret]) -> Any:
+    """
+    A value of JSON with three asterisks in place of every secret, however deep.
+    """
+    match value:
+        case str():
+            for hidden in secrets:
+                value = value.replace(hidden, "***")
+            return value
+        case dict():
+            return {masked(key, secrets): masked(one, secrets) for key, one in value.items()}
+        case list():
+            return [masked(one, secrets) for one in value]
+        case _:
+            return value

@@ -20,7 +20,7 @@ from heap_agent.exceptions import InvalidCall
 __all__ = ["Settings"]
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, repr=False)
 class Settings:
     """
     Every option of a `ServerClient`; the help texts are in its docstring.
@@ -60,6 +60,16 @@ class Settings:
                 f"endpoint: {self.endpoint} has plain HTTP, which is for this machine only; "
                 "use https, or allow_insecure."
             )
+
+    def __repr__(self) -> str:
+        # Not that of attrs, which fails where a traceback shows one that was refused,
+        # and so has half of its values.
+        shown = [
+            f"{field.name}={(field.repr if callable(field.repr) else repr)(value)}"
+            for field in attrs.fields(type(self))
+            if (value := getattr(self, field.name, self)) is not self
+        ]
+        return f"Settings({', '.join(shown)})"
 
     @property
     def base_url(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import pytest
@@ -20,8 +21,9 @@ from heap_agent._core.limits import (
     SAFE_INTEGER,
     USER_DELETION_PATH,
 )
-from heap_agent._server.deletion import encode_users
+from heap_agent._server.deletion import Deletion, encode_users
 from heap_agent._server.line import Seams
+from heap_agent._server.secret import Secret
 from heap_agent.server import (
     ApiError,
     DeletionPending,
@@ -356,6 +358,7 @@ def test_an_id_is_text(client: ServerClient, wrong: object) -> None:
 # -- the secret ----------------------------------------------------------------------------------
 
 KEY = "s3cret-kEy-0815"
+KEY_IN_HEADER = base64.b64encode(f"11:{KEY}".encode()).decode()
 
 
 def everything_about(error: BaseException) -> str:
@@ -363,7 +366,7 @@ def everything_about(error: BaseException) -> str:
     report = traceback.TracebackException.from_exception(error, capture_locals=True)
     # The first frame is the test's, and holds what it scripted.
     del report.stack[0]
-    assert len(report.stack) > 1
+    assert report.stack
     return "".join(report.format()) + repr(error.args) + repr(vars(error))
 
 
@@ -379,6 +382,10 @@ def test_the_key_is_in_no_error_log_or_repr(
             Reply(400, b"s3cret-kEy-0815"),
             Reply(200, b'{"err":"s3cret-kEy-0815"}'),
             Reply(500, b"s3cret-kEy-0815"),
+            Reply(400, b"who is " + KEY_IN_HEADER.encode()),
+            Reply(
+                400, rb'{"message":"bad key s3cret-k\u0045y-0815","seen":["s3cret-kEy\u002d0815"]}'
+            ),
         ):
             collector.reply(answer)
             with pytest.raises(ApiError) as caught:
@@ -386,7 +393,29 @@ def test_the_key_is_in_no_error_log_or_repr(
             shown += everything_about(caught.value)
 
     assert KEY not in shown + caplog.text
+    assert KEY_IN_HEADER not in shown + caplog.text
     assert "***" in shown
+
+
+class Interrupted:
+    """Moves nothing: Ctrl-C comes while the header is a text like any other."""
+
+    def call(self, *_: object, headers: Mapping[str, str], **__: object) -> Reply:
+        line = f"Authorization: {headers['Authorization']}"
+        assert KEY not in line and KEY_IN_HEADER in line
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_interrupted_request_does_not_show_the_key(seams: Seams) -> None:
+    """The frames that hold the header are no part of the traceback."""
+    deleter = Deletion("11", Secret(KEY), Interrupted(), 0, seams)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        deleter.look("x")
+
+    assert KEY_IN_HEADER not in everything_about(caught.value)
 
 
 def test_the_token_is_in_no_error_either(collector: Collector, client: ServerClient) -> None:
@@ -402,9 +431,20 @@ def test_the_token_is_in_no_error_either(collector: Collector, client: ServerCli
 
 @pytest.mark.parametrize("wrong", ["", "  ", b"key", 5])
 def test_a_key_is_text_and_not_shown_when_it_is_not(wrong: object) -> None:
-    """The message does not say what came."""
-    with pytest.raises(InvalidCall, match="api_key: text that is not blank"):
+    """Neither the message nor a local variable says what came."""
+    with pytest.raises(InvalidCall, match="api_key: text that is not blank") as caught:
         ServerClient(11, wrong)  # type: ignore[arg-type]
+
+    assert wrong != b"key" or "b'key'" not in everything_about(caught.value)
+
+
+def test_a_client_that_was_never_made_can_be_shown() -> None:
+    """A crash report with local variables shows it, half made as it is."""
+    with pytest.raises(InvalidCall, match="region") as caught:
+        ServerClient(11, KEY, region="mars")
+
+    shown = everything_about(caught.value)
+    assert KEY not in shown and "<ServerClient" in shown
 
 
 # -- chunks ----------------------------------------------------------------------------------------
