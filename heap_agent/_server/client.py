@@ -489,7 +489,8 @@ class ServerClient:
 
         Args:
             request: What `delete_users` returned, or its id.
-            timeout: Seconds; None for ever, 0 to ask once.
+            timeout: Seconds, whatever happens meanwhile; None for ever, 0 to ask
+                once, which takes a few seconds at most.
 
         Returns:
             The request, now complete.
@@ -497,6 +498,7 @@ class ServerClient:
         Raises:
             DeletionPending: It is not complete in time (a `TimeoutError`). It
                 goes on at Heap.
+            Unreachable: Heap does not say, for as long as `retry_for` or `timeout`.
             InvalidCall: As in `deletion_status`.
             ApiError: As in `deletion_status`.
         """

@@ -8,6 +8,7 @@ error or otherwise, holds the key or a token, even where Heap's answer did.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -54,6 +55,10 @@ _ADVICE: Final[Mapping[tuple[str, int | None], str]] = {
 
 #: Seconds between two looks at a status: the first, and the longest.
 _PAUSES: Final = (1.0, 60.0)
+
+#: Seconds that a request may take even where less is left to wait: whoever waits for
+#: nothing wants an answer all the same.
+_LEAST: Final = 5.0
 
 #: Outcomes after which the same request may succeed.
 _WAITING: Final = frozenset({Answer.UNAVAILABLE, Answer.CAPTIVE, Answer.THROTTLED})
@@ -158,15 +163,19 @@ class Deletion:
         reply = self._authorized("POST", limits.USER_DELETION_PATH, body, _SUBMIT)
         return self._read(reply, _SUBMIT, users)
 
-    def look(self, request_id: str) -> DeletionRequest:
+    def look(self, request_id: str, until: float = math.inf) -> DeletionRequest:
         """
         Ask how far a request is.
+
+        Args:
+            request_id: Heap's id of it.
+            until: When to stop asking, on the clock that does not jump.
 
         Raises:
             ApiError: Heap does not say; `NotFound` for an unknown id.
         """
         path = f"{limits.DELETION_STATUS_PATH}/{quote(request_id, safe='')}"
-        reply = self._authorized("GET", path, None, _LOOK)
+        reply = self._authorized("GET", path, None, _LOOK, until)
         return self._read(reply, _LOOK, None, request_id)
 
     def wait(self, request: DeletionRequest, timeout: float | None) -> DeletionRequest:
@@ -175,17 +184,18 @@ class Deletion:
 
         Raises:
             DeletionPending: It is not, after `timeout` seconds.
-            ApiError: Heap does not say.
+            ApiError: Heap does not say, `Unreachable` also at the end of that time.
         """
         began = self._seams.monotonic()
+        until = math.inf if timeout is None else began + timeout
         pause, longest = _PAUSES
         while True:
-            seen = self.look(request.id)
+            seen = self.look(request.id, until)
             request = attrs.evolve(request, status=seen.status)
             if request.is_complete:
                 return request
-            waited = self._seams.monotonic() - began
-            left = longest if timeout is None else timeout - waited
+            now = self._seams.monotonic()
+            waited, left = now - began, until - now
             if left <= 0:
                 raise DeletionPending(
                     f"deletion request {request.id} is {request.status!r} after {waited:.0f} s; "
@@ -197,36 +207,47 @@ class Deletion:
 
     # -- one request --
 
-    def _authorized(self, method: str, path: str, body: bytes | None, what: str) -> Reply:
-        reply = self._patiently(method, path, body, secret.bearer(self._valid_token()), what)
+    def _authorized(
+        self, method: str, path: str, body: bytes | None, what: str, until: float = math.inf
+    ) -> Reply:
+        token = secret.bearer(self._valid_token(until))
+        reply = self._patiently(method, path, body, token, what, until)
         if reply.outcome.status == 401:
             # Tokens are temporary, and Heap does not say how long one lasts.
-            token = self._valid_token(renew=True)
-            reply = self._patiently(method, path, body, secret.bearer(token), what)
+            token = secret.bearer(self._valid_token(until, renew=True))
+            reply = self._patiently(method, path, body, token, what, until)
         return self._accepted(reply, what)
 
-    def _valid_token(self, *, renew: bool = False) -> Secret:
+    def _valid_token(self, until: float, *, renew: bool = False) -> Secret:
         with self._lock:
             if self._token is None or renew:
-                self._token = self._fetch_token()
+                self._token = self._fetch_token(until)
             return self._token
 
-    def _fetch_token(self) -> Secret:
+    def _fetch_token(self, until: float) -> Secret:
         what, path = _LOG_IN, limits.AUTH_TOKEN_PATH
         credentials = secret.basic(self._app_id, self._api_key)
-        reply = self._accepted(self._patiently("POST", path, None, credentials, what), what)
+        reply = self._accepted(self._patiently("POST", path, None, credentials, what, until), what)
         token = _token_in(reply.body)
         if token is None:
             raise self._error(what, reply, "the answer holds no token")
         return token
 
     def _patiently(
-        self, method: str, path: str, body: bytes | None, authorization: Secret, what: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        authorization: Secret,
+        what: str,
+        until: float,
     ) -> Reply:
         """Repeat what brings no answer. Deleting somebody twice is deleting them."""
-        patience = Patience(self._retry_for)
+        patience = Patience(self._retry_for, until)
         while True:
-            reply = self._call(method, path, body, authorization)
+            left = max(_LEAST, until - self._seams.monotonic())
+            timeout = None if left == math.inf else left
+            reply = self._call(method, path, body, authorization, timeout)
             if reply.outcome.answer not in _WAITING:
                 return reply
             now, chance = self._seams.monotonic(), self._seams.chance()
@@ -235,12 +256,19 @@ class Deletion:
                 raise self._error(what, reply)
             self._seams.sleep(seconds)
 
-    def _call(self, method: str, path: str, body: bytes | None, authorization: Secret) -> Reply:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        authorization: Secret,
+        timeout: float | None,
+    ) -> Reply:
         if self._is_closed:
             raise InvalidCall("this ServerClient was closed; make a new one")
         headers = {"Authorization": authorization}
         try:
-            reply = self._caller.call(method, path, body, headers=headers)
+            reply = self._caller.call(method, path, body, headers=headers, timeout=timeout)
         except BaseException as error:
             # Ctrl-C: the frames below have the header as plain text.
             raise error.with_traceback(None) from None

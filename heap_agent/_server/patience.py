@@ -30,12 +30,14 @@ class Patience:
     Args:
         retry_for: Seconds from the end of the first failure in which a success
             must come; None for ever, 0 for a single attempt.
+        until: When nobody waits any more, whatever else there is time for.
     """
 
-    __slots__ = ("_failures", "_retry_for", "_since")
+    __slots__ = ("_failures", "_retry_for", "_since", "_until")
 
-    def __init__(self, retry_for: float | None) -> None:
+    def __init__(self, retry_for: float | None, until: float = math.inf) -> None:
         self._retry_for = math.inf if retry_for is None else retry_for
+        self._until = until
         self._failures = 0
         self._since = 0.0
 
@@ -69,7 +71,7 @@ class Patience:
         if not self._failures:
             self._since = now
         self._failures += 1
-        left = self._since + self._retry_for - now
+        left = min(self._since + self._retry_for, self._until) - now
         if left <= 0:
             return None
         if outcome.answer is Answer.THROTTLED and outcome.retry_after is not None:

@@ -21,9 +21,11 @@ from heap_agent._core.limits import (
     SAFE_INTEGER,
     USER_DELETION_PATH,
 )
+from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._server.deletion import Deletion, encode_users
 from heap_agent._server.line import Seams
 from heap_agent._server.secret import Secret
+from heap_agent._upload.transport import Reply as Answered
 from heap_agent.server import (
     ApiError,
     DeletionPending,
@@ -313,6 +315,41 @@ def test_waiting_has_an_end(
     assert clock.boot_ns() / 1e9 == timeout
 
 
+@pytest.mark.parametrize("answer", [Reply(503), Reply(429, headers={"Retry-After": "200"})])
+def test_waiting_has_an_end_in_an_outage_too(
+    patient: ServerClient, slow: Collector, clock: FakeClock, answer: Reply
+) -> None:
+    """Neither retry_for nor what the server asks for is longer than the timeout."""
+    (request,) = patient.delete_users(identities=["a"])
+    slow.reply(answer, repeat=True)
+    with pytest.raises(Unreachable):
+        patient.wait_for_deletion(request, timeout=10)
+
+    assert clock.boot_ns() / 1e9 <= 10
+
+
+def test_a_request_takes_no_longer_than_is_left_to_wait(seams: Seams, clock: FakeClock) -> None:
+    """A server that hangs does not hold the call for the timeout of a request."""
+    given: list[float | None] = []
+
+    class Hanging:
+        """Remembers how long it may take, and takes all of it."""
+
+        def call(self, *_: object, timeout: float | None = None, **__: object) -> Answered:
+            given.append(timeout)
+            clock.advance(40.0 if timeout is None else timeout)
+            return Answered(Outcome(Answer.UNAVAILABLE))
+
+        def close(self) -> None:
+            pass
+
+    deleter = Deletion("11", Secret(KEY), Hanging(), None, seams)
+    with pytest.raises(Unreachable):
+        deleter.wait(DeletionRequest("x", "pending"), 10)
+
+    assert given[0] == 10 and clock.boot_ns() / 1e9 <= 10
+
+
 def test_trouble_while_waiting_is_waited_out(patient: ServerClient, slow: Collector) -> None:
     """An outage of a minute does not end it."""
     (request,) = patient.delete_users(identities=["a"])
@@ -400,7 +437,7 @@ def test_the_key_is_in_no_error_log_or_repr(
 class Interrupted:
     """Moves nothing: Ctrl-C comes while the header is a text like any other."""
 
-    def call(self, *_: object, headers: Mapping[str, str], **__: object) -> Reply:
+    def call(self, *_: object, headers: Mapping[str, str], **__: object) -> Answered:
         line = f"Authorization: {headers['Authorization']}"
         assert KEY not in line and KEY_IN_HEADER in line
         raise KeyboardInterrupt
@@ -411,7 +448,7 @@ class Interrupted:
 
 def test_an_interrupted_request_does_not_show_the_key(seams: Seams) -> None:
     """The frames that hold the header are no part of the traceback."""
-    deleter = Deletion("11", Secret(KEY), Interrupted(), 0, seams)  # type: ignore[arg-type]
+    deleter = Deletion("11", Secret(KEY), Interrupted(), 0, seams)
     with pytest.raises(KeyboardInterrupt) as caught:
         deleter.look("x")
 

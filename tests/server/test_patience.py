@@ -24,6 +24,16 @@ def test_waits_double_up_to_the_cap() -> None:
     assert patience.lose(0, 0.0, DOWN) == BACKOFF_CAP / 2
 
 
+def test_a_deadline_bounds_all_that() -> None:
+    """However long the failures may last, and whenever the first one came."""
+    patience = Patience(None, until=10)
+    assert patience.lose(0, 1.0, DOWN) == 1
+    assert patience.lose(9.5, 1.0, DOWN) == 0.5
+    assert patience.lose(9.5, 1.0, throttled(2)) is None
+    assert patience.lose(10, 1.0, DOWN) is None
+    assert Patience(0, until=10).lose(0, 1.0, DOWN) is None
+
+
 def test_a_success_begins_anew() -> None:
     """Both the waits and the time."""
     patience = Patience(10)
