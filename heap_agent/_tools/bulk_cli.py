@@ -99,7 +99,7 @@ _BULK: Final = bulk_typed.together(
         "--source",
         type=common.Text(),
         metavar="NAME",
-        help="Name of the input in place of the file's; standard input needs one.",
+        help="Name of the input in place of the file's path; standard input needs one.",
     ),
     click.option(
         "--checkpoint",
@@ -130,7 +130,7 @@ def bulk_track(event: str | None, utc: bool, **options: Any) -> int:
     event, identity or user_id, timestamp, idempotency_key, session_id, properties.
 
     Interrupted at any point, the same command goes on where it was. Rows without
-    an idempotency_key get one that depends on the file's name and the row alone.
+    an idempotency_key get one that depends on the file's path, the line and the event.
 
     Exit code 1 when a row was rejected, or not everything could be sent.
 
@@ -261,9 +261,8 @@ class _Bulk:
         if self.utc and isinstance(when, str) and _NAIVE.fullmatch(when.strip()):
             more["timestamp"] = when.strip() + "Z"
         if self.verb.keyed and item.get("idempotency_key") is None:
-            name = Path(self.source).name if self.options["source"] is None else self.source
             app_id = str(self.config.app_id)
-            more["idempotency_key"] = row_key(app_id, name, row.number, row.raw)
+            more["idempotency_key"] = row_key(app_id, self.source, row.number, item)
         return {**item, **more}
 
     def _check(self) -> Callable[[Mapping[str, Any]], object]:
@@ -347,8 +346,8 @@ def _rejection(totals: Totals, kept: Path | None) -> str:
 
 def _changed(file: Path, what: str, keyed: bool) -> str:
     twice = (
-        "; events that stand on another line now count twice then, unless they bring an "
-        "idempotency_key"
+        "; events that stand on another line now, or are others by these options, count anew "
+        "then, unless they bring an idempotency_key"
         if keyed
         else ""
     )

@@ -155,8 +155,9 @@ def test_json_lines_in_any_wrapping(
     assert result.code == 0, result
     assert numbers(collector) == [0, 1, 2]
     assert "3 of the events have no timestamp" in result.sentence
+    source = "e.jsonl" if stream else str(path)
     keys = [event.idempotency_key for event in collector.events()]
-    assert keys == [row_key("11", "e.jsonl", n, row) for n, row in enumerate(rows, 1)]
+    assert keys == [row_key("11", source, n, json.loads(row)) for n, row in enumerate(rows, 1)]
 
 
 def test_a_lost_checkpoint_sends_nothing_under_a_second_key(
@@ -170,6 +171,38 @@ def test_a_lost_checkpoint_sends_nothing_under_a_second_key(
     assert numbers(collector) == [0, 1, 2, 3, 4]
     assert len(collector.duplicates) == 5
     assert collector.conflicts == []
+
+
+def test_one_row_can_be_several_events(
+    command: Command, collector: Collector, tmp_path: Path
+) -> None:
+    """Another name, or other columns, and Heap keeps them all; the same again, and none twice."""
+    path = tmp_path / "orders.csv"
+    path.write_text("identity,ordered,shipped\nann,1767225600,1767225601\n")
+    ordered = ("bulk-track", path, "--event", "Ordered", "--column", "timestamp=ordered")
+    shipped = ("bulk-track", path, "--event", "Shipped", "--column", "timestamp=shipped")
+    for words in (ordered, shipped, ordered, (*shipped, "--repair")):
+        assert command(*words, "--restart").code == 0
+
+    assert [event.event for event in collector.events()] == ["Ordered", "Shipped"]
+    assert len(collector.duplicates) == 2 and collector.conflicts == []
+
+
+def test_files_of_one_name_are_several(
+    command: Command, collector: Collector, tmp_path: Path
+) -> None:
+    """What their rows have in common is no reason to lose them; a name makes them one."""
+    for day in ("mon", "tue"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "login.csv").write_text("identity,event\nann,Login\n")
+        command("bulk-track", tmp_path / day / "login.csv")
+    assert len(collector.events()) == 2
+
+    for day in ("mon", "tue"):
+        checkpoint = tmp_path / f"{day}.db"
+        words = ("--source", "login", "--checkpoint", checkpoint)
+        command("bulk-track", tmp_path / day / "login.csv", *words)
+    assert len(collector.events()) == 3
 
 
 def test_appended_rows_are_sent_alone(command: Command, collector: Collector, events: Path) -> None:
