@@ -214,6 +214,8 @@ class _Bulk:
                     observer=stack.enter_context(meter(source, self.verb.name)),
                 )
                 run.resume()
+                if rejected is not None and rejected.set_aside is not None:
+                    common.note(f"{rejected.path} held rows; they are in {rejected.set_aside} now")
             except bulk_run.ChangedSource as error:
                 common.fail(_changed(self.file, str(error), self.verb.keyed))
             except (CheckpointTrouble, bulk_rejected.ChangedFile) as error:

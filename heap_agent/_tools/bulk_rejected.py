@@ -2,7 +2,8 @@
 The file of rejected rows: JSON Lines that a person mends and feeds in again.
 
 It goes on where a checkpoint says that it ended, so that an interrupted job
-leaves no row twice; a file that somebody has worked on is never cut.
+leaves no row twice. What else is in the file may be somebody's work: it is set
+aside under another name, never cut or replaced.
 
 This module must not know why a row was rejected, nor where the length is kept.
 """
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from heap_agent._store.system import data_sync, directory_sync, open_private
 
@@ -39,24 +42,31 @@ class RejectedFile:
     Attributes:
         path: As given.
         length: Bytes written and kept so far.
+        set_aside: Where what was found in the file is now; None where there was
+            nothing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.length = 0
+        self.set_aside: Path | None = None
         self._digest = blake2b(digest_size=16)
         self._descriptor: int | None = None
 
     def begin(self) -> None:
         """
-        Start with nothing: what an earlier job left in the file is replaced.
+        Start with nothing: what is in the file is set aside.
         """
-        if self.path.exists():
-            self._open(os.O_TRUNC)
+        # A device or a pipe has nothing to lose.
+        if self.path.is_file() and self.path.stat().st_size:
+            self.set_aside = _free_name(self.path)
+            self.path.rename(self.set_aside)
 
     def resume(self, length: int, digest: str) -> None:
         """
-        Go on behind the bytes that a checkpoint knows of; later ones are cut off.
+        Go on behind the bytes that a checkpoint knows of. Where there are later
+        ones, the whole file is set aside, and the file begins with a copy of
+        the others: rows that were written in vain come again.
 
         A file that is not there any more has been moved away, and begins anew.
 
@@ -66,15 +76,18 @@ class RejectedFile:
         if not length or not self.path.exists():
             self.begin()
             return
-        self._take_in(length)
+        with self.path.open("rb") as found:
+            for part in _parts(found, length):
+                self._digest.update(part)
+                self.length += len(part)
+            is_longer = bool(found.read(1))
         if self.length != length or self._digest.hexdigest() != digest:
             raise ChangedFile(
                 f"{self.path} has been changed since rejected rows were written to it; move it "
                 "away, or give --rejected another file."
             )
-        descriptor = self._open(0)
-        os.ftruncate(descriptor, length)
-        os.lseek(descriptor, 0, os.SEEK_END)
+        if is_longer:
+            self._begin_with_copy(length)
 
     def write(self, fields: Mapping[str, Any]) -> None:
         """
@@ -84,10 +97,7 @@ class RejectedFile:
             OSError: The disk refuses.
         """
         line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        descriptor = self._open(os.O_TRUNC) if self._descriptor is None else self._descriptor
-        view = memoryview(line)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        self._append(line)
         self._digest.update(line)
         self.length += len(line)
 
@@ -99,7 +109,8 @@ class RejectedFile:
             The digest for `resume`.
         """
         if self._descriptor is not None:
-            data_sync(self._descriptor)
+            with self._named_in_errors():
+                data_sync(self._descriptor)
         return self._digest.hexdigest()
 
     def close(self) -> None:
@@ -110,15 +121,45 @@ class RejectedFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _open(self, flags: int) -> int:
+    def _begin_with_copy(self, length: int) -> None:
+        self.begin()
+        assert self.set_aside is not None
+        with self.set_aside.open("rb") as known:
+            for part in _parts(known, length):
+                self._append(part)
+
+    def _append(self, content: bytes) -> None:
+        with self._named_in_errors():
+            if self._descriptor is None:
+                self._descriptor = self._open()
+            view = memoryview(content)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+
+    def _open(self) -> int:
         new = not self.path.exists()
-        self._descriptor = open_private(self.path, os.O_WRONLY | os.O_CREAT | flags)
+        descriptor = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         if new:
             directory_sync(self.path.parent)
-        return self._descriptor
+        return descriptor
 
-    def _take_in(self, length: int) -> None:
-        with self.path.open("rb") as file:
-            while self.length < length and (part := file.read(min(_CHUNK, length - self.length))):
-                self._digest.update(part)
-                self.length += len(part)
+    @contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What goes by a descriptor says "No space left on device", and not where.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+
+def _parts(file: BinaryIO, length: int) -> Iterator[bytes]:
+    """The first so many bytes, or fewer where there are no more."""
+    while length > 0 and (part := file.read(min(_CHUNK, length))):
+        length -= len(part)
+        yield part
+
+
+def _free_name(path: Path) -> Path:
+    """Beside the file, with the first number that is free."""
+    names = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(name for name in names if not os.path.lexists(name))

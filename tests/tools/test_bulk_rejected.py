@@ -53,19 +53,25 @@ def test_nothing_rejected_leaves_no_file(path: Path) -> None:
     assert os.name != "posix" or stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_new_job_replaces_what_an_old_one_left(path: Path) -> None:
-    """Also where nothing is rejected any more."""
+def test_a_new_job_sets_aside_what_is_in_the_file(path: Path) -> None:
+    """Somebody may have mended it; also where nothing is rejected any more."""
     written(path, 1, 2)
+    written(path, 3)
+    with rejected(path) as file:
+        file.begin()
+        assert file.set_aside == path.with_name("rejected.jsonl.2")
+        assert file.length == 0
 
-    assert written(path) == (0, RejectedFile(path).sync())
-    assert path.read_bytes() == b""
+    assert not path.exists()
+    assert rows(path.with_name("rejected.jsonl.1")) == [1, 2]
+    assert rows(path.with_name("rejected.jsonl.2")) == [3]
 
 
-def test_rows_behind_the_checkpoint_are_cut_off(path: Path) -> None:
-    """They will be rejected again."""
+def test_rows_behind_the_checkpoint_are_set_aside(path: Path) -> None:
+    """They will be rejected again, unless they are somebody's."""
     place = written(path, 1)
     with path.open("ab") as file:
-        file.write(b'{"row": 2}\n{"ro')
+        file.write(b'{"row": 2}\n{"row": 3}\n')
 
     with rejected(path) as again:
         again.resume(*place)
@@ -73,7 +79,29 @@ def test_rows_behind_the_checkpoint_are_cut_off(path: Path) -> None:
         second = again.length, again.sync()
 
     assert rows(path) == [1, 2]
+    assert rows(path.with_name("rejected.jsonl.1")) == [1, 2, 3]
+    assert os.name != "posix" or stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.unlink()
     assert second == written(path, 1, 2)
+
+
+def test_an_untouched_file_goes_on_in_place(path: Path) -> None:
+    """Nothing is set aside where nothing was added."""
+    place = written(path, 1)
+    with rejected(path) as again:
+        again.resume(*place)
+        again.write({"row": 2})
+
+    assert rows(path) == [1, 2] and again.set_aside is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_is_named() -> None:
+    """It is the file's, and not that of the checkpoint or the rows."""
+    with rejected(Path("/dev/full")) as file:
+        file.begin()
+        with pytest.raises(OSError, match="'/dev/full'"):
+            file.write({"row": 1})
 
 
 def test_a_file_that_was_moved_away_begins_anew(path: Path) -> None:
