@@ -162,7 +162,7 @@ class _Deletion:
 
     def _go(self, users: Sequence[User], key: str, audit: Audit) -> str:
         """Why it is not complete, or ""."""
-        from heap_agent._tools.bulk_deletion import delete
+        from heap_agent._tools.bulk_deletion import AuditTrouble, delete
         from heap_agent._tools.bulk_progress import spinner
 
         with bulk_typed.client(self.config, key) as client:
@@ -174,7 +174,7 @@ class _Deletion:
                 if self.options["wait"]:
                     with spinner("waiting for Heap to delete"):
                         self._wait(client, audit)
-            except ApiError as error:
+            except (ApiError, AuditTrouble) as error:
                 return str(error).rstrip(".")
         return ""
 

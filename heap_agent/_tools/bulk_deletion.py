@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +27,7 @@ from heap_agent.exceptions import ApiError, InvalidValue
 if TYPE_CHECKING:
     from heap_agent.server import DeletionRequest, ServerClient
 
-__all__ = ["USERS", "Audit", "Reading", "User", "delete", "read_users"]
+__all__ = ["USERS", "Audit", "AuditTrouble", "Reading", "User", "delete", "read_users"]
 
 #: What a row says.
 USERS: Final = Kind(("identity", "user_id"), (("identity", "user_id"),), properties=False)
@@ -98,6 +99,12 @@ def _user(row: Row) -> User:
     return User("user_id", checks.user_id(user_id))
 
 
+class AuditTrouble(Exception):
+    """
+    The record cannot be written; the text says where and why.
+    """
+
+
 class Audit:
     """
     The record of deletion runs: JSON Lines, appended, for this user alone.
@@ -111,15 +118,16 @@ class Audit:
         now: The wall clock, aware.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be opened.
     """
 
     def __init__(self, path: Path | None, app_id: str, now: Callable[[], datetime]) -> None:
+        self._path = path
         self._app_id = app_id
         self._now = now
         self._descriptor: int | None = None
         if path is not None:
-            self._descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self._descriptor = open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             directory_sync(path.absolute().parent)
 
     def write(self, request: str | None, status: str, **more: Any) -> None:
@@ -130,6 +138,9 @@ class Audit:
             request: Heap's id of the request; None where there is none.
             status: What is known of it.
             more: Further members.
+
+        Raises:
+            AuditTrouble: The disk refuses.
         """
         if self._descriptor is None:
             return
@@ -140,10 +151,13 @@ class Audit:
             "status": status,
             **more,
         }
-        view = memoryview(json.dumps(line).encode() + b"\n")
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-        data_sync(self._descriptor)
+        content = json.dumps(line).encode() + b"\n"
+        try:
+            _append_line(self._descriptor, content)
+        except OSError as error:
+            raise AuditTrouble(
+                f"the record {self._path} cannot be written ({error.strerror})"
+            ) from error
 
     def close(self) -> None:
         """
@@ -154,6 +168,19 @@ class Audit:
             self._descriptor = None
 
 
+def _append_line(descriptor: int, content: bytes) -> None:
+    """On a line of its own, even behind one that a full disk has torn."""
+    size = os.fstat(descriptor).st_size
+    if size:
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        if os.read(descriptor, 1) != b"\n":
+            content = b"\n" + content
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    data_sync(descriptor)
+
+
 def delete(
     client: ServerClient, users: Sequence[User], audit: Audit
 ) -> Iterator[tuple[DeletionRequest, int]]:
@@ -161,38 +188,60 @@ def delete(
     Ask Heap to delete users, as many at a time as it takes.
 
     Yields:
-        Each request when it is accepted and recorded, and how many users it has.
+        Each request when it is accepted, and how many users it has.
 
     Raises:
         ApiError: Heap refuses, or cannot be reached; the record says so too.
+        AuditTrouble: The record cannot be written; nothing more is asked for.
     """
-    for field in ("identity", "user_id"):
-        named = [user for user in users if user.field == field]
-        for start in range(0, len(named), limits.DELETION_USERS):
-            yield from _ask(client, named[start : start + limits.DELETION_USERS], audit)
+    portions = [
+        named[start : start + limits.DELETION_USERS]
+        for field in ("identity", "user_id")
+        if (named := [user for user in users if user.field == field])
+        for start in range(0, len(named), limits.DELETION_USERS)
+    ]
+    for done, portion in enumerate(portions, 1):
+        try:
+            yield from _ask(client, portion, audit)
+        except BaseException:
+            # A record that names everybody, so that nobody is taken for deleted.
+            with suppress(AuditTrouble):
+                for rest in portions[done:]:
+                    audit.write(None, "not asked for", users=_as_dicts(rest))
+            raise
 
 
 def _ask(
     client: ServerClient, users: Sequence[User], audit: Audit
 ) -> Iterator[tuple[DeletionRequest, int]]:
     """Users of one field; several requests where their names are very long."""
-    failure: ApiError | None = None
+    failure: ApiError | AuditTrouble | None = None
     try:
         accepted: Sequence[DeletionRequest] = _submit(client, users)
     except ApiError as error:
         accepted, failure = error.accepted, error
     except BaseException:
         # Heap may have them or not; asking again does no harm.
-        audit.write(None, "unknown", reason="interrupted", users=_as_dicts(users))
+        with suppress(AuditTrouble):
+            audit.write(None, "unknown", reason="interrupted", users=_as_dicts(users))
         raise
     for request in accepted:
         count = len(users) if request.users is None else request.users
         gone, users = users[:count], users[count:]
-        audit.write(request.id, request.status, location=request.location, users=_as_dicts(gone))
+        try:
+            _note(audit, request, gone)
+        except AuditTrouble as trouble:
+            # Whoever cannot read it in the record is to be told all the same.
+            failure = failure or trouble
         yield request, count
-    if failure is not None:
+    if isinstance(failure, ApiError):
         audit.write(None, "failed", reason=str(failure), users=_as_dicts(users))
+    if failure is not None:
         raise failure
+
+
+def _note(audit: Audit, request: DeletionRequest, users: Sequence[User]) -> None:
+    audit.write(request.id, request.status, location=request.location, users=_as_dicts(users))
 
 
 def _submit(client: ServerClient, users: Sequence[User]) -> list[DeletionRequest]:

@@ -173,6 +173,20 @@ def test_a_lost_checkpoint_sends_nothing_under_a_second_key(
     assert collector.conflicts == []
 
 
+def test_a_mended_file_is_never_lost(command: Command, events: Path) -> None:
+    """A later run finds it in its way, sets it aside, and says where."""
+    with events.open("a") as file:
+        file.write("Bought,guest,1767225600,9\n")
+    command("bulk-track", events, *MAPPED)
+    mended = Path(f"{events}.rejected.jsonl")
+    mended.write_text(mended.read_text().replace("guest", "carol"))
+    again = command("bulk-track", events, *MAPPED, "--restart")
+
+    aside = Path(f"{mended}.1")
+    assert "carol" in aside.read_text() and "guest" in mended.read_text()
+    assert f"they are in {aside} now" in again.err
+
+
 def test_one_row_can_be_several_events(
     command: Command, collector: Collector, tmp_path: Path
 ) -> None:
@@ -710,6 +724,22 @@ def test_a_refused_deletion_is_recorded(
     record = (tmp_path / "audit.jsonl").read_text()
     assert json.loads(record)["status"] == "failed"
     assert "wrong-key-123" not in result.sentence + record
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_under_the_record_hides_no_deletion(
+    command: Command, collector: Collector, names: Path
+) -> None:
+    """The requests are printed, and the sentence names the file."""
+    words = ("delete-users", names, "--yes", "--audit", "/dev/full")
+    for_people = command(*words, HEAP_AGENT_API_KEY=API_KEY)
+    for_programs = command(*words, "--json", HEAP_AGENT_API_KEY=API_KEY)
+
+    first, second = collector.deletions
+    assert for_people.code == for_programs.code == 1
+    assert "2 of 2 users" in for_people.out and first.id in for_people.out
+    assert "/dev/full" in for_people.sentence and "/dev/full" in for_programs.json["reason"]
+    assert [one["id"] for one in for_programs.json["requests"]] == [second.id]
 
 
 def test_an_unknown_request_is_an_error(command: Command) -> None:

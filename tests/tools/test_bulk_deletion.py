@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from heap_agent._tools.bulk_deletion import Audit, User, delete, read_users
+from heap_agent._tools.bulk_deletion import Audit, AuditTrouble, User, delete, read_users
 from heap_agent._tools.bulk_rows import JsonRows, Row
 from heap_agent.server import ServerClient
 from heap_agent.testing import API_KEY, Collector
@@ -150,3 +150,51 @@ def test_the_record_grows(tmp_path: Path) -> None:
 
     assert [line["number"] for line in lines(path)] == [1, 2]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_record_names_those_who_were_never_asked_for(tmp_path: Path) -> None:
+    """After a failure nobody is missing from it."""
+    path = tmp_path / "audit.jsonl"
+    named = [User("identity", f"user-{n}") for n in range(20_001)] + [User("user_id", 7)]
+    with Collector() as collector:
+        collector.reply(200, 400, repeat=False)  # token, first request
+        with pytest.raises(Exception, match="HTTP 400"):
+            run(collector, named, path)
+
+    found = [(line["status"], len(line["users"])) for line in lines(path)]
+    assert found == [
+        ("failed", 10_000),
+        ("not asked for", 10_000),
+        ("not asked for", 1),
+        ("not asked for", 1),
+    ]
+
+
+def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
+    """A full disk may have cut the last one."""
+    path = tmp_path / "audit.jsonl"
+    path.write_text('{"time": "2026-05-')
+    audit = Audit(path, "11", lambda: NOON)
+    for number in (1, 2):
+        audit.write(None, "failed", number=number)
+    audit.close()
+
+    torn, *whole = path.read_text().splitlines()
+    assert torn == '{"time": "2026-05-'
+    assert [json.loads(line)["number"] for line in whole] == [1, 2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_hides_no_request() -> None:
+    """What Heap has accepted is told, nothing more is asked for, and the file is named."""
+    named = [User("identity", f"user-{n}") for n in range(10_001)]
+    told = []
+    with Collector() as collector, client(collector) as api:
+        audit = Audit(Path("/dev/full"), "11", lambda: NOON)
+        with pytest.raises(AuditTrouble, match="/dev/full"):
+            for _, count in delete(api, named, audit):
+                told.append(count)
+        audit.close()
+        asked = len(collector.deletions)
+
+    assert (told, asked) == ([10_000], 1)
