@@ -10,6 +10,7 @@ This module must not know what a row is, nor how it is sent.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -21,7 +22,7 @@ import attrs
 from heap_agent._config import Config, state_directory
 from heap_agent._store.database import Database, DatabaseTrouble, Trouble
 from heap_agent._store.owner import try_lock
-from heap_agent._store.system import make_private_directory
+from heap_agent._store.system import make_private_directory, open_private
 
 __all__ = ["Checkpoint", "CheckpointTrouble", "Job", "Position", "default_path", "open_checkpoint"]
 
@@ -181,7 +182,7 @@ def open_checkpoint(path: Path, job: Job) -> Iterator[Checkpoint]:
         make_private_directory(path.parent)
     if path.exists() and not _may_be_ours(path):
         raise _no_checkpoint(path)
-    lock = try_lock(path.with_name(path.name + ".lock"))
+    lock = try_lock(_made(path.with_name(path.name + ".lock")))
     if lock is None:
         raise CheckpointTrouble(
             f"another process is sending {job.source} at this moment; wait for its end, or end it."
@@ -194,6 +195,17 @@ def open_checkpoint(path: Path, job: Job) -> Iterator[Checkpoint]:
             database.close()
     finally:
         lock.release()
+
+
+def _made(lock: Path) -> Path:
+    """
+    A lock's file, which is there now.
+
+    Raises:
+        OSError: It cannot be made, which a lock would take for being held.
+    """
+    os.close(open_private(lock, os.O_RDWR | os.O_CREAT))
+    return lock
 
 
 def _open_database(path: Path) -> Database:

@@ -122,6 +122,7 @@ _BULK: Final = bulk_typed.together(
 )
 @click.option("--utc", is_flag=True, help="Timestamps without an offset are UTC.")
 @_BULK
+@common.interruptible
 def bulk_track(event: str | None, utc: bool, **options: Any) -> int:
     """
     Send a file of events, such as a back-fill, to Heap.
@@ -145,6 +146,7 @@ def bulk_track(event: str | None, utc: bool, **options: Any) -> int:
 
 @click.command(_USERS.name)
 @_BULK
+@common.interruptible
 def bulk_user_properties(**options: Any) -> int:
     """
     Send a file of user properties to Heap.
@@ -157,6 +159,7 @@ def bulk_user_properties(**options: Any) -> int:
 
 @click.command(_ACCOUNTS.name)
 @_BULK
+@common.interruptible
 def bulk_account_properties(**options: Any) -> int:
     """
     Send a file of account properties to Heap.
@@ -235,8 +238,8 @@ class _Bulk:
                     verb = getattr(client, self.verb.method)
                     result = run.send(verb, repair=self.options["repair"])
                 outcome = _Outcome(repaired=result.repaired, requests=result.requests)
-        except KeyboardInterrupt:
-            return _Outcome("interrupted", code=common.INTERRUPTED)
+        except KeyboardInterrupt as interruption:
+            return _Outcome("interrupted", code=common.ended_by(interruption))
         except ApiError as error:
             sent = error.result
             return _Outcome(

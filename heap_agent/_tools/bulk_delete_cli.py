@@ -56,6 +56,7 @@ _SHOWN: Final = 5
 @bulk_typed.API_KEY_FILE
 @bulk_typed.PLACE
 @common.AS_JSON
+@common.interruptible
 def delete_users(**options: Any) -> int:
     """
     Delete users, and all that Heap knows of them, for ever.
@@ -80,6 +81,7 @@ def delete_users(**options: Any) -> int:
 @bulk_typed.API_KEY_FILE
 @bulk_typed.PLACE
 @common.AS_JSON
+@common.interruptible
 def deletion_status(id: str, as_json: bool, api_key_file: Path | None, **options: Any) -> int:
     """
     Say how far Heap has come with a deletion request.
@@ -122,9 +124,9 @@ class _Deletion:
         audit = Audit(self.options["audit"], str(self.config.app_id), _now)
         try:
             return self._report(len(found.users), self._go(found.users, key, audit))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             self._report(len(found.users), "interrupted")
-            return common.INTERRUPTED
+            return common.ended_by(interruption)
         finally:
             audit.close()
 

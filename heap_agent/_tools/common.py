@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, Final, NoReturn
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import wraps
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 from click.types import StringParamType
@@ -28,9 +31,12 @@ __all__ = [
     "Place",
     "Seconds",
     "Text",
+    "Terminated",
     "complain",
+    "ended_by",
     "fail",
     "given",
+    "interruptible",
     "missing_app_id",
     "note",
     "one_line",
@@ -42,6 +48,7 @@ NAME: Final = "heap-agent"
 #: Exit code of a command that Ctrl-C has ended.
 INTERRUPTED: Final = 130
 
+_Command = TypeVar("_Command", bound=Callable[..., int])
 
 # -- what may be typed -------------------------------------------------------------------
 
@@ -88,6 +95,55 @@ ENDPOINT: Final = click.option("--endpoint", help="Where to deliver instead of t
 AS_JSON: Final = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object in one line."
 )
+
+
+# -- being interrupted --------------------------------------------------------------------
+
+
+class Terminated(KeyboardInterrupt):
+    """
+    SIGTERM: what Ctrl-C is, from a service manager or a shutdown.
+    """
+
+
+def ended_by(interruption: KeyboardInterrupt) -> int:
+    """
+    The exit code of a command that was interrupted.
+    """
+    return 128 + signal.SIGTERM if isinstance(interruption, Terminated) else INTERRUPTED
+
+
+def interruptible(command: _Command) -> _Command:
+    """
+    Let Ctrl-C and SIGTERM end a command with a sentence, wherever it is.
+    """
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> int:
+        try:
+            with _sigterm_raises():
+                return command(*args, **options)
+        except KeyboardInterrupt as interruption:
+            return complain("interrupted.", ended_by(interruption))
+
+    return run  # type: ignore[return-value]
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    is_main = threading.current_thread() is threading.main_thread()
+    # Whoever ignores it wants it to be ignored.
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 # -- reading and printing ------------------------------------------------------------------

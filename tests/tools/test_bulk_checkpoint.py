@@ -160,3 +160,13 @@ def test_a_newer_checkpoint_is_left_alone(path: Path) -> None:
 
     with pytest.raises(CheckpointTrouble, match="newer"), open_checkpoint(path, JOB):
         pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system without new files")
+def test_a_place_without_new_files_is_not_somebody_elses() -> None:
+    """The error is the system's, and names the file."""
+    with (
+        pytest.raises(OSError, match=r"/proc/c\.db\.lock"),
+        open_checkpoint(Path("/proc/c.db"), JOB),
+    ):
+        raise AssertionError

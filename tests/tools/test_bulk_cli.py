@@ -593,24 +593,51 @@ def test_killed_at_any_point_it_goes_on(
 
 
 @posix
-def test_ctrl_c_is_a_sentence_and_the_command_goes_on(
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_is_a_sentence_and_the_command_goes_on(
     tmp_path: Path,
     settings: Mapping[str, str],
     command: Command,
     collector: Collector,
     events: Path,
+    number: signal.Signals,
+    code: int,
 ) -> None:
-    """Exit code 130, no traceback, and nothing is lost."""
+    """An exit code of its own, no traceback, and nothing is lost."""
     collector.hang()
     with running(tmp_path, settings, "bulk-track", events, *MAPPED) as process:
         eventually(lambda: collector.requests)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
 
-    assert (process.returncode, out) == (130, b"accepted 0, rejected 0\n")
+    assert (process.returncode, out) == (code, b"accepted 0, rejected 0\n")
     assert err.count(b"\n") == 1 and b"interrupted" in err and b"same command" in err
     assert command("bulk-track", events, *MAPPED).code == 0
     assert numbers(collector) == [0, 1, 2, 3, 4]
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_at_the_start_is_a_sentence_too(
+    tmp_path: Path,
+    settings: Mapping[str, str],
+    collector: Collector,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    """Nothing has been sent yet."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ("bulk-track", pipe, "--source", "pipe", "--format", "csv")
+    with running(tmp_path, settings, *words) as process:
+        # It waits for the header, which never comes.
+        with pipe.open("wb"):
+            process.send_signal(number)
+            out, err = process.communicate(timeout=PATIENCE)
+
+    assert (process.returncode, out) == (code, b"")
+    assert err.count(b"\n") == 1 and b"interrupted" in err
+    assert collector.requests == []
 
 
 @posix
@@ -757,6 +784,31 @@ def test_the_status_as_json(command: Command, collector: Collector, names: Path)
     result = command("deletion-status", deletion.id, "--json", HEAP_AGENT_API_KEY=API_KEY)
 
     assert result.json == {"id": deletion.id, "status": "complete"}
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_deletion_is_recorded(
+    tmp_path: Path,
+    settings: Mapping[str, str],
+    collector: Collector,
+    names: Path,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    """Nobody knows whether Heap has them, and the record says so."""
+    collector.reply(200)
+    collector.hang()
+    audit = tmp_path / "audit.jsonl"
+    words = ("delete-users", names, "--yes", "--audit", audit)
+    with running(tmp_path, {**settings, "HEAP_AGENT_API_KEY": API_KEY}, *words) as process:
+        eventually(lambda: len(collector.requests) == 2)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == code
+    assert b"0 of 2 users" in out and b"interrupted" in err and err.count(b"\n") == 1
+    assert json.loads(audit.read_text())["status"] == "unknown"
 
 
 @posix
