@@ -59,7 +59,17 @@ from heap_agent._server.items import Encoded
 from heap_agent._server.patience import Patience
 from heap_agent._server.suspects import Suspects
 
-__all__ = ["Bulk", "GiveUp", "Idle", "Refusal", "Send", "Settled", "Step", "Wait"]
+__all__ = [
+    "Bulk",
+    "GiveUp",
+    "Idle",
+    "Refusal",
+    "Send",
+    "Settled",
+    "Step",
+    "Wait",
+    "may_have_arrived",
+]
 
 #: Single items that Heap refuses in a row, with none accepted between, after
 #: which the fault is not taken to be theirs. They passed our own checks.
@@ -76,10 +86,16 @@ _FULL: Final = Policy()
 class Send:
     """
     Send these items in one request.
+
+    Attributes:
+        kind: What they are.
+        items: Their JSON.
+        actors: Who each of them is about.
     """
 
     kind: Kind
     items: tuple[bytes, ...] = attrs.field(repr=False)
+    actors: tuple[str, ...] = attrs.field(repr=False)
 
 
 @attrs.frozen(slots=True)
@@ -155,6 +171,13 @@ class _Held:
     item: object
     encoded: Encoded
     is_accepted: bool = False
+
+
+def may_have_arrived(outcome: Outcome) -> bool:
+    """
+    Whether Heap counts the request, as far as can be told.
+    """
+    return outcome.began or outcome.status is not None
 
 
 # -- the machine ---------------------------------------------------------------------
@@ -256,7 +279,11 @@ class Bulk:
             return Wait(self._not_before - now)
         self._flight = self._fitting(now, allowance)
         if self._flight:
-            return Send(self.kind, tuple(held.encoded.data for held in self._flight))
+            return Send(
+                self.kind,
+                tuple(held.encoded.data for held in self._flight),
+                tuple(held.encoded.actor for held in self._flight),
+            )
         first = next(self._open()).encoded.actor
         return Wait(allowance.wait(now, self.kind, self._app_id, (first,)))
 
@@ -289,7 +316,7 @@ class Bulk:
             allowance: Charged with what may have arrived.
         """
         self.requests += 1
-        if outcome.began or outcome.status is not None:
+        if may_have_arrived(outcome):
             actors = [held.encoded.actor for held in self._flight]
             allowance.charge(now, self.kind, self._app_id, actors)
         match outcome.answer:

@@ -22,7 +22,7 @@ from heap_agent._server.bulk import Bulk
 from heap_agent._server.deletion import Deletion
 from heap_agent._server.errors import api_error
 from heap_agent._server.items import Encoded
-from heap_agent._server.line import VERBS, Line, Seams
+from heap_agent._server.line import VERBS, Alone, Ledger, Line, Seams
 from heap_agent._server.run import Run
 from heap_agent._server.secret import Secret
 from heap_agent._server.settings import Settings
@@ -70,7 +70,8 @@ class ServerClient:
             limit is 1000); None for no limit, and none either on requests for an
             identity (30 in 30 s).
         app_budget: Most events per minute (Heap's limit is 15,000 for an app id,
-            whoever sends); None for no limit.
+            whoever sends); None for no limit. Budgets are those of one client, as
+            long as it lives: use one for all that a program sends.
         retry_for: Seconds from a first failure in which a success must come:
             network trouble, 5xx, 429, captive portals. Waits for budgets do not
             count. None: for ever; 0: one attempt.
@@ -108,6 +109,7 @@ class ServerClient:
         connect_timeout: float = 10.0,
         read_timeout: float = 30.0,
         _seams: Seams | None = None,
+        _ledger: Ledger | None = None,
     ) -> None:
         # Before anything can raise with this frame, or its callees', in its traceback.
         key = None if api_key is None else _as_secret(api_key)
@@ -135,7 +137,8 @@ class ServerClient:
         self._seams = seams = Seams() if _seams is None else _seams
         allowance = Allowance(settings.identity_budget, settings.app_budget, 1)
         caller = self._transport(settings.base_url)
-        self._line = Line(settings.app_id, caller, allowance, seams)
+        ledger = Alone() if _ledger is None else _ledger
+        self._line = Line(settings.app_id, caller, allowance, seams, ledger)
         self._deletion = None
         if key is not None:
             self._deletion = Deletion(

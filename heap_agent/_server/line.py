@@ -12,7 +12,8 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
 
 import attrs
@@ -20,12 +21,12 @@ import attrs
 from heap_agent._core import wire
 from heap_agent._core.budget import Allowance
 from heap_agent._core.events import Kind
-from heap_agent._server.bulk import Bulk, GiveUp, Send, Wait
+from heap_agent._server.bulk import Bulk, GiveUp, Send, Wait, may_have_arrived
 from heap_agent._server.errors import api_error
 from heap_agent._upload.transport import Reply
 from heap_agent.exceptions import InvalidCall
 
-__all__ = ["VERBS", "Caller", "Line", "Seams"]
+__all__ = ["VERBS", "Alone", "Caller", "Ledger", "Line", "Seams"]
 
 #: What each kind of request is called in errors.
 VERBS: Final = {
@@ -76,6 +77,37 @@ class Caller(Protocol):
         """Close the connection."""
 
 
+class Ledger(Protocol):
+    """
+    Where requests are noted for others who send for the same app id.
+    """
+
+    def turn(self, now: float, allowance: Allowance) -> AbstractContextManager[bool]:
+        """Whether nobody else sends within the block; if so, others are charged."""
+
+    def begin(self, kind: Kind, actors: Collection[str]) -> None:
+        """A request is about to leave."""
+
+    def end(self, now: float, *, has_arrived: bool) -> None:
+        """It has ended; the allowance is charged already."""
+
+
+class Alone:
+    """
+    The ledger of a client that nobody shares budgets with.
+    """
+
+    def turn(self, now: float, allowance: Allowance) -> AbstractContextManager[bool]:
+        """It is always our turn."""
+        return nullcontext(True)
+
+    def begin(self, kind: Kind, actors: Collection[str]) -> None:
+        """Nobody has to know."""
+
+    def end(self, now: float, *, has_arrived: bool) -> None:
+        """Nobody has to know."""
+
+
 class Line:
     """
     Sends what calls have in hand. Safe to use from several threads: they take
@@ -86,13 +118,17 @@ class Line:
         caller: Moves requests.
         allowance: The budgets that all calls share.
         seams: Time and chance.
+        ledger: Where requests are noted.
     """
 
-    def __init__(self, app_id: str, caller: Caller, allowance: Allowance, seams: Seams) -> None:
+    def __init__(
+        self, app_id: str, caller: Caller, allowance: Allowance, seams: Seams, ledger: Ledger
+    ) -> None:
         self.seams = seams
         self._app_id = app_id
         self._caller = caller
         self._allowance = allowance
+        self._ledger = ledger
         # Held across the network, and taken by nobody but requests.
         self._turn = threading.Lock()
         self._closed = threading.Event()
@@ -121,9 +157,12 @@ class Line:
             ApiError: The call has given up.
             InvalidCall: The client was closed.
         """
-        with self._turn:
+        now, allowance = self.seams.monotonic, self._allowance
+        with self._turn, self._ledger.turn(now(), allowance) as is_ours:
             self.check_open()
-            step = bulk.next_step(self.seams.monotonic(), self._allowance)
+            if not is_ours:
+                return 0.0
+            step = bulk.next_step(now(), allowance)
             if isinstance(step, Send):
                 self._send(bulk, step)
         if isinstance(step, GiveUp):
@@ -146,6 +185,8 @@ class Line:
 
     def _send(self, bulk: Bulk, step: Send) -> None:
         body = wire.join_batch(step.kind, self._app_id, step.items)
+        self._ledger.begin(step.kind, step.actors)
         reply = self._caller.call("POST", wire.PATHS[step.kind], body)
         now, chance = self.seams.monotonic(), self.seams.chance()
         bulk.receive(now, chance, reply.outcome, self._allowance)
+        self._ledger.end(now, has_arrived=may_have_arrived(reply.outcome))

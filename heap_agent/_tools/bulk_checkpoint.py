@@ -24,7 +24,16 @@ from heap_agent._store.database import Database, DatabaseTrouble, Trouble
 from heap_agent._store.owner import try_lock
 from heap_agent._store.system import make_private_directory, open_private
 
-__all__ = ["Checkpoint", "CheckpointTrouble", "Job", "Position", "default_path", "open_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointTrouble",
+    "Job",
+    "Position",
+    "default_path",
+    "folder",
+    "made",
+    "open_checkpoint",
+]
 
 #: Beside the state directories of agents, which are called by a number or a name.
 _FOLDER: Final = "bulk-checkpoints"
@@ -93,6 +102,14 @@ class Position:
     rejected_digest: str = ""
 
 
+def folder() -> Path | None:
+    """
+    Where the files of bulk commands are; None for a user without a home.
+    """
+    # Without the environment: STATE_DIRECTORY is one agent's, not for files of many jobs.
+    return state_directory(Config(app_name=_FOLDER), {})
+
+
 def default_path(job: Job) -> Path | None:
     """
     Where a job's checkpoint is unless somebody chooses otherwise.
@@ -100,12 +117,11 @@ def default_path(job: Job) -> Path | None:
     Returns:
         A path in the user's state directory; None for a user without a home.
     """
-    # Without the environment: STATE_DIRECTORY is one agent's, not for files of many jobs.
-    folder = state_directory(Config(app_name=_FOLDER), {})
-    if folder is None:
+    place = folder()
+    if place is None:
         return None
     parts = "\0".join(attrs.astuple(job)).encode("utf-8", "surrogateescape")
-    return folder / f"{job.command}-{job.app_id}-{blake2b(parts, digest_size=8).hexdigest()}.db"
+    return place / f"{job.command}-{job.app_id}-{blake2b(parts, digest_size=8).hexdigest()}.db"
 
 
 class Checkpoint:
@@ -182,7 +198,7 @@ def open_checkpoint(path: Path, job: Job) -> Iterator[Checkpoint]:
         make_private_directory(path.parent)
     if path.exists() and not _may_be_ours(path):
         raise _no_checkpoint(path)
-    lock = try_lock(_made(path.with_name(path.name + ".lock")))
+    lock = try_lock(made(path.with_name(path.name + ".lock")))
     if lock is None:
         raise CheckpointTrouble(
             f"another process is sending {job.source} at this moment; wait for its end, or end it."
@@ -197,7 +213,7 @@ def open_checkpoint(path: Path, job: Job) -> Iterator[Checkpoint]:
         lock.release()
 
 
-def _made(lock: Path) -> Path:
+def made(lock: Path) -> Path:
     """
     A lock's file, which is there now.
 

@@ -234,7 +234,7 @@ class _Bulk:
             if self.dry:
                 run.check(self._check())
             else:
-                with bulk_typed.client(self.config) as client:
+                with bulk_typed.sharing_client(self.config) as client:
                     verb = getattr(client, self.verb.method)
                     result = run.send(verb, repair=self.options["repair"])
                 outcome = _Outcome(repaired=result.repaired, requests=result.requests)

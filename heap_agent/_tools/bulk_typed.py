@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -48,6 +48,7 @@ __all__ = [
     "path_of",
     "read_rows",
     "settings",
+    "sharing_client",
     "together",
 ]
 
@@ -179,6 +180,34 @@ def client(config: _config.Config, key: str | None = None) -> Iterator[ServerCli
 
     with ServerClient(api_key=key, **_arguments(config)) as client:
         yield client
+
+
+@contextmanager
+def sharing_client(config: _config.Config) -> Iterator[ServerClient]:
+    """
+    A client that shares Heap's limits with those of other commands.
+
+    Raises:
+        CheckpointTrouble: The file that they share cannot be used.
+        OSError: It cannot be made.
+    """
+    from heap_agent._server.line import Seams
+    from heap_agent._tools import bulk_budget
+    from heap_agent.server import ServerClient
+
+    app_id = str(config.app_id)
+    path = bulk_budget.default_ledger(app_id, config.base_url)
+    if path is None:
+        common.note("without a home directory, other commands do not know of what is sent here")
+        with client(config) as alone:
+            yield alone
+        return
+    seams = Seams(monotonic=bulk_budget.seconds)
+    with (
+        closing(bulk_budget.SharedLedger(path, app_id)) as ledger,
+        ServerClient(**_arguments(config), _seams=seams, _ledger=ledger) as sharing,
+    ):
+        yield sharing
 
 
 def api_key(file: Path | None) -> str:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ import pytest
 from helpers import eventually
 from test_cli import PATIENCE, Result, arguments, environment
 
+from heap_agent._core.budget import Allowance
+from heap_agent._core.events import Kind
+from heap_agent._tools.bulk_budget import SharedLedger, seconds
 from heap_agent._tools.bulk_keys import row_key
 from heap_agent.testing import API_KEY, Collector
 
@@ -656,6 +659,44 @@ def test_a_second_process_is_refused(
 
     assert (second.code, second.out) == (1, "")
     assert "another process" in second.sentence
+
+
+def test_commands_note_what_they_send_for_each_other(
+    command: Command, tmp_path: Path, events: Path
+) -> None:
+    """Whatever the file: Heap counts them together."""
+    other = tmp_path / "other.csv"
+    other.write_bytes(events.read_bytes())
+    for path in (events, other):
+        assert command("bulk-track", path, *MAPPED).code == 0
+
+    (shared,) = (tmp_path / "states").rglob("budget-11-*.db")
+    allowance = Allowance(1_000, 15_000, 1)
+    with closing(SharedLedger(shared, "11")) as ledger, ledger.turn(seconds(), allowance):
+        purse = allowance.purse(seconds(), Kind.EVENT, "11")
+    assert sum(purse.take("u0@example.com") for _ in range(1_001)) == 998
+
+
+@posix
+def test_a_full_budget_is_waited_for(
+    tmp_path: Path,
+    settings: Mapping[str, str],
+    command: Command,
+    collector: Collector,
+    events: Path,
+) -> None:
+    """Also one that an earlier command has used up."""
+    budget = {**settings, "HEAP_AGENT_APP_BUDGET": "5"}
+    command("bulk-track", events, *MAPPED, **budget)
+    with events.open("a") as file:
+        file.write("Bought,guest,1767225600,9\n" + line(6))
+    with running(tmp_path, budget, "bulk-track", events, *MAPPED) as process:
+        # It has come so far as to reject one, and is about to send the other.
+        eventually(lambda: Path(f"{events}.rejected.jsonl").exists())
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=PATIENCE)
+
+    assert b"accepted 5" in out and numbers(collector) == [0, 1, 2, 3, 4]
 
 
 # -- deletion --------------------------------------------------------------------------
