@@ -4,11 +4,7 @@
 
 import sys
 
-if __name__ == "__main__":
-    try:
-        from heap_agent._tools.cli import main
+from heap_agent._tools.cli import main
 
-        code = main()
-    except KeyboardInterrupt:  # while it was imported
-        code = 130
-    sys.exit(code)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -468,7 +468,7 @@ def test_account_properties(command: Command, collector: Collector, tmp_path: Pa
     ],
 )
 def test_wrong_use_gets_one_sentence(
-    command: Command, collector: Collector, tmp_path: Path, words: Sequence[str | bytes], says: str
+    command: Command, collector: Collector, tmp_path: Path, words: Sequence[str], says: str
 ) -> None:
     """Exit code 2, one line on standard error, nothing sent and nothing made."""
     (tmp_path / "e.csv").write_text(HEADER + line(1))

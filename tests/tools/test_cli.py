@@ -252,33 +252,6 @@ def test_a_closed_stream_is_no_error(
     assert command("status", "--check", "--directory", place, "--json").json["recorded"] == 1
 
 
-@posix
-@pytest.mark.parametrize(
-    ("start", "interrupted"),
-    [
-        (["-c", "import sys, heap_agent_command; sys.exit(heap_agent_command.main())"], "attrs"),
-        (["-c", "import sys, heap_agent_command; sys.exit(heap_agent_command.main())"], "click"),
-        (["-m", "heap_agent"], "click"),
-    ],
-)
-def test_ctrl_c_during_imports_is_quiet(tmp_path: Path, start: list[str], interrupted: str) -> None:
-    """On a small device these take seconds; an interrupted command leaves 130, no traceback."""
-    (tmp_path / f"{interrupted}.py").write_text(
-        "import os, signal, threading\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "os.kill(os.getpid(), signal.SIGINT)\n"
-        f"threading.Event().wait({PATIENCE})\n"
-    )
-    done = subprocess.run(
-        [sys.executable, *start, "--help"],
-        env=environment(tmp_path, {"PYTHONPATH": str(tmp_path)}),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
 def test_whatever_is_no_text_is_one_sentence(command: Command) -> None:
     """Undecodable bytes in the environment end in no traceback either."""
     key = os.fsdecode(b"\xff")
