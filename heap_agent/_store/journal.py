@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -41,24 +41,19 @@ import attrs
 from heap_agent._core.bounds import PART
 from heap_agent._core.events import Kind
 from heap_agent._core.records import (
-    OVERHEAD,
     RECORD_MAGIC,
     PartHeader,
-    Record,
     pack_checksum,
     pack_head,
     pack_header,
     pack_record,
-    read_records,
     unpack_header,
 )
 from heap_agent._store import system
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.parts import lock_path, part_path
+from heap_agent._store.spill import Spill, Spilled
 from heap_agent._store.tally import Tally, tally_path
-
-#: What the spill may hold while the disk refuses: a few minutes of events.
-SPILL_BYTES: Final = 4_194_304
 
 
 @attrs.define(slots=True, eq=False)
@@ -68,28 +63,9 @@ class _Part:
     fd: int
     salt: int
     size: int
+    first: int  # sequence number of the first record that is not on stable storage
     synced: int = 0
     broken: bool = False  # a sync failed and its bytes could not be copied yet
-
-
-@attrs.frozen(slots=True)
-class Spilled:
-    """
-    A record that the disk did not take.
-
-    The attributes are the arguments of `Journal.put`.
-    """
-
-    kind: int
-    flags: int
-    wall_ns: int
-    boot_ns: int
-    body: bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes."""
-        return len(self.body) + OVERHEAD
 
 
 class _Short(OSError):
@@ -161,8 +137,7 @@ class Journal:
         self.refused = 0
         self._busy = False
         self._opens_itself = False
-        self._spill: deque[Spilled] = deque()
-        self._spilled_bytes = 0
+        self._spill = Spill()
         self._counts: Counter[str] = Counter()
         self.trouble: str | None = None
 
@@ -200,7 +175,7 @@ class Journal:
         try:
             self._lock.acquire()
             part = self._part
-            if part is None or self._spill or self._refusing or self._busy:
+            if part is None or self._spill.bytes or self._refusing or self._busy:
                 accepted = self._put_slowly(Spilled(kind, flags, wall_ns, boot_ns, body))
             else:
                 accepted = True
@@ -295,19 +270,12 @@ class Journal:
     # -- trouble --
 
     def _keep(self, entry: Spilled) -> None:
-        self._spill.append(entry)
-        self._spilled_bytes += entry.size
-        if self._spilled_bytes > SPILL_BYTES:
-            self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        for index, entry in enumerate(self._spill):
-            if entry.kind == Kind.EVENT:
-                del self._spill[index]
-                self._spilled_bytes -= entry.size
+        for lost in self._spill.add(entry):
+            if lost.kind == Kind.EVENT:
                 self._counts["recorded"] += 1
                 self._counts["dropped.unwritten"] += 1
-                return
+            else:
+                self._counts["unwritten_state"] += 1
 
     def _take_back(self, part: _Part, sequence: int, error: OSError) -> None:
         """
@@ -316,14 +284,11 @@ class Journal:
         """
         self.trouble = str(error)
         with self._alone():
-            if self._sequence == sequence:
+            # Unless a signal handler has recorded behind it.
+            last = self._sequence == sequence
+            if last:
                 self._sequence -= 1
-            try:
-                if isinstance(error, _Short):
-                    # By the file's own size: what a signal handler wrote between
-                    # our write and its counting is not in part.size yet.
-                    os.ftruncate(part.fd, os.fstat(part.fd).st_size - error.written)
-            except OSError:
+            if isinstance(error, _Short) and not (last and _cut(part, error.written)):
                 # The fragment stays: the next record begins in a part of its own.
                 if part is self._part:
                     self._retire()
@@ -416,7 +381,7 @@ class Journal:
         fd = system.open_private(
             _draft_path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         )
-        part = _Part(number, path, fd, salt, len(content))
+        part = _Part(number, path, fd, salt, len(content), self._sequence + 1)
         try:
             if self._write(fd, content) != len(content):
                 raise OSError("no room for a new part")
@@ -436,8 +401,7 @@ class Journal:
         self._unlisted = True
 
     def _discard(self, part: _Part) -> None:
-        with suppress(OSError):
-            os.close(part.fd)
+        _close(part)
         system.unlink_quietly(_draft_path(part.path))
 
     def rotate(self) -> bool:
@@ -530,14 +494,14 @@ class Journal:
     def spilled(self) -> int:
         """How many events wait in memory."""
         with self._lock:
-            return sum(entry.kind == Kind.EVENT for entry in self._spill)
+            return self._spill.events
 
     def spilled_entries(self) -> list[Spilled]:
         """
         What waits in memory, oldest first.
         """
         with self._lock:
-            return list(self._spill)
+            return self._spill.entries()
 
     def retry(self) -> bool:
         """
@@ -546,20 +510,15 @@ class Journal:
         with self._lock:
             if self._busy:
                 return False
-            while self.open() and self._spill:
+            while self.open() and (entry := self._spill.first()) is not None:
                 part = self._part
                 assert part is not None
-                # Taken out first: what this thread records meanwhile may push the
-                # oldest one out.
-                entry = self._spill.popleft()
-                self._spilled_bytes -= entry.size
                 try:
                     self._append(part, entry)
                 except OSError as error:
-                    self._spill.appendleft(entry)
-                    self._spilled_bytes += entry.size
                     self.trouble = str(error)
                     return False
+                self._spill.written()
             if self._part is None:
                 return False
             self.trouble = None
@@ -580,10 +539,7 @@ class Journal:
         """
         with self._lock:
             self._retire()
-            entries = list(self._spill)
-            self._spill.clear()
-            self._spilled_bytes = 0
-            return entries
+            return self._spill.take()
 
     def number_for_memory(self) -> int:
         """
@@ -636,11 +592,12 @@ class Journal:
         """
         with self._sync_lock:
             with self._lock:
+                following = self._sequence + 1
                 parts = [*self._sealed] + ([] if self._part is None else [self._part])
-                sizes = [part.size for part in parts]
+                sizes = [_measure(part) for part in parts]
             good = True
             for part, size in zip(parts, sizes, strict=True):
-                good &= self._sync_part(part, size)
+                good &= self._sync_part(part, size, following)
             good &= self._sync_tally()
             if good and self._unlisted and self._directory is not None:
                 self._unlisted = False
@@ -660,7 +617,7 @@ class Journal:
             return False
         return True
 
-    def _sync_part(self, part: _Part, size: int) -> bool:
+    def _sync_part(self, part: _Part, size: int, following: int) -> bool:
         if part.synced < size or part.broken:
             try:
                 if part.broken:
@@ -676,11 +633,11 @@ class Journal:
                     if self._spill:
                         self.retry()
                 return not part.broken
-            part.synced = size
+            part.synced, part.first = size, following
         with self._lock:
             if part in self._sealed:
                 self._sealed.remove(part)
-                os.close(part.fd)
+                _close(part)
         return True
 
     def _replace(self, part: _Part) -> bool:
@@ -712,16 +669,16 @@ class Journal:
             if part is self._part:
                 return False
             self._sealed.remove(part)
-            os.close(part.fd)
+            _close(part)
             return True
         except OSError:
             return False
         if part is self._part:
             self._set_part(copy)
         else:
-            os.close(copy.fd)
+            _close(copy)
             self._sealed.remove(part)
-        os.close(part.fd)
+        _close(part)
         return True
 
     def _copy(self, part: _Part, begin: int, content: bytes) -> _Part:
@@ -730,13 +687,8 @@ class Journal:
         checksums.
         """
         number, path = self._next_file()
-        first = self._sequence + 1
-        bare = PartHeader(self._boot_id, self.id, part.salt, first, (part.number, begin))
-        for record in read_records(content, bare, at=0, previous=-1, complete=False):
-            if isinstance(record, Record):
-                first = record.sequence
-                break
-        header = attrs.evolve(bare, first=first)
+        replaces = part.number, begin
+        header = PartHeader(self._boot_id, self.id, part.salt, part.first, replaces)
         copy = self._draft(number, path, part.salt, pack_header(header) + content)
         try:
             self._data_sync(copy.fd)
@@ -760,7 +712,7 @@ class Journal:
         with self._alone():
             self._retire()
             for part in self._sealed:
-                os.close(part.fd)
+                _close(part)
                 if unlink:
                     system.unlink_quietly(part.path)
             self._sealed = []
@@ -799,11 +751,41 @@ class Journal:
         """
         self._retire()
         for part in self._sealed:
-            with suppress(OSError):
-                os.close(part.fd)
+            _close(part)
         self._sealed = []
         self._leave_tally()
 
 
 def _draft_path(path: Path) -> Path:
     return path.with_suffix(".draft")
+
+
+def _close(part: _Part) -> None:
+    """
+    A call that was interrupted may still write to the part: not into a file that has
+    got the same descriptor meanwhile.
+    """
+    fd, part.fd = part.fd, -1
+    with suppress(OSError):
+        os.close(fd)
+
+
+def _measure(part: _Part) -> int:
+    """
+    By the file itself: an exception may have come between a write and its counting.
+    """
+    with suppress(OSError):
+        part.size = os.fstat(part.fd).st_size
+    return part.size
+
+
+def _cut(part: _Part, fragment: int) -> bool:
+    """
+    Take a fragment off. By the file's own size: what a signal handler wrote before it
+    is not in `part.size` yet.
+    """
+    try:
+        os.ftruncate(part.fd, os.fstat(part.fd).st_size - fragment)
+    except OSError:
+        return False
+    return True

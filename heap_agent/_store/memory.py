@@ -21,8 +21,9 @@ from heap_agent._core.events import Actor, Kind
 from heap_agent._core.records import PartHeader, Record
 from heap_agent._core.wire import actor_line
 from heap_agent._store.event_queue import DROPPED, RECORDED
-from heap_agent._store.journal import SPILL_BYTES, Journal, Spilled
+from heap_agent._store.journal import Journal
 from heap_agent._store.ledger import Ledger
+from heap_agent._store.spill import SPILL_BYTES, Spilled
 
 #: More than any queue in memory holds.
 _ALL: Final = 1 << 40

@@ -28,8 +28,9 @@ from heap_agent._core.records import (
 )
 from heap_agent._core.wire import actor_line
 from heap_agent._store import parts as files
-from heap_agent._store.journal import SPILL_BYTES, Journal, Seams
+from heap_agent._store.journal import Journal, Seams
 from heap_agent._store.owner import try_lock
+from heap_agent._store.spill import SPILL_BYTES
 from heap_agent._store.tally import read_tallies
 from heap_agent.testing import FakeClock
 
@@ -347,6 +348,146 @@ def test_a_record_inside_another_call(
     expected |= {b"spilled"} if call == "retry" else set()
     assert set(found) == expected and len(found) == len(expected)
     assert journal.sync()
+
+
+def test_a_record_behind_a_fragment(journal: Journal, state_dir: Path, disk: Disk) -> None:
+    """What a signal handler records before a short write is repaired is not cut off."""
+    put(journal, b"first")
+    write = disk.write
+
+    def short(fd: int, data: bytes) -> int:
+        journal._write = write
+        written = os.write(fd, data[:20])
+        put(journal, b"nested")
+        return written
+
+    journal._write = short
+    put(journal, b"outer")
+    assert journal.retry()
+    put(journal, b"last")
+
+    found = [body for body in read(state_dir, journal.id) if isinstance(body, bytes)]
+    assert found == [b"first", b"nested", b"outer", b"last"]
+
+
+def test_an_exception_between_a_write_and_its_counting(
+    journal: Journal, state_dir: Path, disk: Disk
+) -> None:
+    """A copy begins where a record does, also when the file holds more than was counted."""
+    write = disk.write
+
+    def then_raise(fd: int, data: bytes) -> int:
+        journal._write = write
+        write(fd, data)
+        raise KeyboardInterrupt
+
+    journal._write = then_raise
+    with pytest.raises(KeyboardInterrupt):
+        put(journal, b"interrupted")
+    for number in range(6):
+        put(journal, b"%d" % number)
+    assert journal.sync()
+    put(journal, b"unsynced")
+    disk.broken = True
+    assert not journal.sync()
+    disk.broken = False
+    assert journal.sync()
+    assert journal.rotate()
+
+    expected = [b"interrupted", *(b"%d" % number for number in range(6)), b"unsynced"]
+    assert read(state_dir, journal.id) == expected
+
+
+def test_a_write_that_a_fork_interrupts(state_dir: Path, tmp_path: Path) -> None:
+    """
+    The child of a signal handler's fork goes on inside of `put`: it does not write into
+    whatever has got the descriptor that it closed.
+    """
+    journal = Journal(state_dir, "boot")
+    journal.open()
+    part = journal._part
+    assert part is not None
+    descriptor = part.fd
+    journal.abandon()
+    assert os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT) == descriptor
+
+    with pytest.raises(OSError):
+        os.write(part.fd, b"a record")
+
+    os.close(descriptor)
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_an_interrupted_retry_loses_nothing(journal: Journal, state_dir: Path, disk: Disk) -> None:
+    """What a signal handler raises while the spill is written leaves the rest there."""
+    disk.full = True
+    for number in range(3):
+        put(journal, b"%d" % number)
+    disk.full = False
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        disk.before_write = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            journal.retry()
+    assert journal.retry()
+
+    assert [body for body in read(state_dir, journal.id) if isinstance(body, bytes)] == [
+        b"0",
+        b"1",
+        b"2",
+    ]
+
+
+@posix_only
+def test_a_handler_records_while_the_spill_is_looked_at(state_dir: Path, disk: Disk) -> None:
+    """Neither a look nor a record meets a queue that changes under it."""
+    journal = Journal(state_dir, "boot", seams=disk.seams)
+    disk.full = True
+    before = signal.signal(signal.SIGALRM, lambda *_: put_event(journal, CLOCK) and None)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for number in range(3_000):
+            put(journal, b"s" * 2_000, Kind.EVENT if number % 2 else Kind.STATE)
+            assert journal.spilled_entries() and journal.spilled >= 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert sum(entry.size for entry in journal.spilled_entries()) <= SPILL_BYTES
+    journal.close()
+
+
+def test_state_that_waits_is_bounded_too(journal: Journal, disk: Disk) -> None:
+    """When there is no event left to go for it, the oldest goes, counted under its own name."""
+    disk.full = True
+    put(journal, b"x" * 1_000_000, Kind.EVENT)
+    for _ in range(5):
+        put(journal, b"x" * 1_000_000)
+
+    assert len(journal.spilled_entries()) == 4
+    assert journal.pending_counts() == {
+        "recorded": 1,
+        "dropped.unwritten": 1,
+        "unwritten_state": 1,
+    }
+
+
+def test_the_failed_sync_of_an_empty_part_is_no_loss(
+    journal: Journal, state_dir: Path, disk: Disk
+) -> None:
+    """Its copy says where it stood, though others have been written behind it since."""
+    assert journal.rotate()
+    for number in range(5):
+        put(journal, b"%d" % number)
+    disk.broken = True
+    assert not journal.sync()
+    disk.broken = False
+    assert journal.sync()
+    assert journal.rotate()
+
+    assert read(state_dir, journal.id) == [b"%d" % number for number in range(5)]
 
 
 def test_a_record_inside_a_repair(journal: Journal, state_dir: Path, disk: Disk) -> None:
