@@ -21,6 +21,7 @@ from heap_agent._core.state import PAUSED, State
 from heap_agent._store import outlook
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.event_queue import DELIVERED, DROPPED, RECORDED
+from heap_agent._store.journal import REFUSED_PROPERTIES
 from heap_agent._store.properties import HELD_LOST
 from heap_agent._store.store import Store
 from heap_agent._store.system import ClockLike
@@ -44,7 +45,8 @@ class Status:
         dropped: Events that were lost, counted by reason in `dropped_by`:
             ``full`` (no room), ``purged`` (opt-out), ``discarded`` (by hand),
             ``damaged`` (the disk), ``unwritten`` (memory lost at exit).
-        refused: Calls that recorded nothing: empty names, impossible identities.
+        refused: Calls that recorded nothing: empty names, impossible identities,
+            user properties that there was no room for.
         user_properties_lost: User properties that were held for an anonymous
             user who never got a name.
         repaired: Values that were mended, counted by kind in `repaired_by`.
@@ -200,7 +202,7 @@ def _status_of(books: outlook.Books, now: int, **known: Any) -> Status:
         dead=books.dead,
         dropped=sum(dropped_by.values()),
         dropped_by=dropped_by,
-        refused=counts["refused"] + counts["refused_identities"],
+        refused=counts["refused"] + counts["refused_identities"] + counts[REFUSED_PROPERTIES],
         user_properties_lost=counts[HELD_LOST],
         repaired=sum(repaired_by.values()),
         repaired_by=repaired_by,

@@ -55,6 +55,13 @@ from heap_agent._store.parts import lock_path, part_path
 from heap_agent._store.spill import Spill, Spilled
 from heap_agent._store.tally import Tally, tally_path
 
+#: What is refused at the hard cap. Who is there, and what the user said about consent,
+#: is recorded even so.
+_REFUSED: Final = (Kind.EVENT, Kind.USER_PROPERTIES)
+
+#: Counts user properties that were refused.
+REFUSED_PROPERTIES: Final = "refused_user_properties"
+
 
 @attrs.define(slots=True, eq=False)
 class _Part:
@@ -167,8 +174,9 @@ class Journal:
             body: What it means depends on the kind.
 
         Returns:
-            False where the journal is at its hard cap and an event was refused
-            (counted as dropped for `full`).
+            False where the journal is at its hard cap and the record was refused: an
+            event (counted as dropped for `full`), or user properties (counted as
+            `refused_user_properties`).
         """
         # `with` costs as much again as the lock itself. What a signal handler raises
         # is raised at a call: inside the `try`, or after the lock is free.
@@ -239,8 +247,11 @@ class Journal:
         if self._busy:
             self._keep(entry)
             return True
-        if self._refusing and entry.kind == Kind.EVENT:
-            self._refuse()
+        if self._refusing and entry.kind in _REFUSED:
+            if entry.kind == Kind.EVENT:
+                self._refuse()
+            else:
+                self._counts[REFUSED_PROPERTIES] += 1
             return False
         trouble = bool(self._spill) or (self._part is None and not self._opens_itself)
         self._keep(entry)
@@ -469,6 +480,11 @@ class Journal:
         """Bytes that have been recorded."""
         with self._lock:
             return self._written
+
+    @property
+    def refusing(self) -> bool:
+        """Whether the hard cap is reached."""
+        return self._refusing
 
     def allow(self, room: int, *, since: int | None = None) -> None:
         """

@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,6 +107,7 @@ class Store:
         self._dropped = 0  # events, not yet told
         self._dropped_told: float | None = None
         self._logged: set[str] = set()
+        self._said = count(1 << 62)  # sequence numbers of what this process says
 
     def __repr__(self) -> str:
         role = "owner" if self.ledger is not None else "guest"
@@ -173,6 +175,7 @@ class Store:
             How many events only this process's memory has held, and end here.
         """
         with self._work:
+            self._record_counts()
             # On a full disk what room there is will be needed to drain the queue.
             if not self._pressed and (self.journal.storage == "disk" or self.journal.retry()):
                 self._return_to_disk()
@@ -274,7 +277,8 @@ class Store:
             change["purge"] = True
         boot_clock = self._record(Kind.STATE, json.dumps(change).encode())
         self.ring()
-        return Moment(outlook.RUNNING, boot_clock, self.journal.id, 1 << 62)
+        # Of two calls between which the clock stood still the later must stand here, too.
+        return Moment(outlook.RUNNING, boot_clock, self.journal.id, next(self._said))
 
     def record_user_properties(self, actor: Actor, properties: bytes) -> None:
         """
@@ -289,8 +293,13 @@ class Store:
 
     def flush_counts(self) -> None:
         """
-        Write counts that leave no record of their own into the journal.
+        Write counts that leave no record of their own into the journal. (At the hard
+        cap they wait: there may be new ones for ever.)
         """
+        if not self.journal.refusing:
+            self._record_counts()
+
+    def _record_counts(self) -> None:
         # Under the lock, or `books` could look while they are in neither place.
         with self._work:
             counts = self.journal.take_counts()

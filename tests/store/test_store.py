@@ -33,7 +33,7 @@ from helpers import (
 
 from heap_agent._core.encoder import dumps
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.state import CONSENT, PAUSED, identity_facet
+from heap_agent._core.state import CONSENT, PAUSED, State, identity_facet
 from heap_agent._store import outlook
 from heap_agent._store.database import DatabaseTrouble, Trouble
 from heap_agent._store.journal import Seams
@@ -818,3 +818,29 @@ def test_whatever_keeps_it_from_owning_keeps_no_lock(
             assert store.owner_is_gone()
     with opened(state_dir, clock) as store:
         assert store.ledger is not None
+
+
+def test_of_two_calls_the_later_stands_though_the_clock_stood_still(store: Store) -> None:
+    """A coarse clock gives both one time; here as on the disk the second is in force."""
+    said = State()
+    for value in ("1", "2"):
+        assert said.apply_all({"k": value}, store.record_state({"k": value})) == ["k"]
+
+    assert said.facets["k"].value == store.read_state().facets["k"].value == "2"
+
+
+def test_user_properties_are_refused_at_the_hard_cap(store: Store, state_dir: Path) -> None:
+    """They are counted, which takes no room either; identity and consent are recorded."""
+    store.journal.allow(0)
+    written = store.journal.written
+    for _ in range(1_000):
+        store.record_user_properties(ANN, b'{"plan":"free"}')
+        store.flush_counts()
+
+    assert store.journal.written == written
+    assert store.books().counts["refused_user_properties"] == 1_000
+    store.record_state({CONSENT: False})
+    assert not store.read_state().consent.given
+    store.close()
+    assert outlook.read_books(state_dir, store.clock.boot_id).counts["refused_user_properties"]
+    store.open()
