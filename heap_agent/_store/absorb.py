@@ -337,14 +337,11 @@ class Absorber:
         Journals, oldest first; those whose writer is dead are held locked.
         """
         found = files.find_parts(self._directory)
-        for id in tally.read_tallies(self._directory):
-            found.setdefault(id, [])
         locks = set(files.find_locks(self._directory))
+        for id in [*tally.read_tallies(self._directory), *sorted(locks)]:
+            # Without parts: its writer has just begun, or has gone.
+            found.setdefault(id, [])
         own = self._own()
-        for id in sorted(locks - set(found)):
-            # A journal without parts: its writer has just begun, or has gone.
-            if id != own and (held := self._try(id)) is not None:
-                held.release(unlink=not files.find_parts(self._directory).get(id))
         sources = []
         for id, parts in found.items():
             held = self._try(id) if id != own and id in locks else None

@@ -865,6 +865,24 @@ def test_a_journal_that_ends_during_the_look(
     assert tracked(store) == [1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_writer_that_died_before_its_first_part(store: Store, state_dir: Path) -> None:
+    """What it had begun goes with its lock."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+from heap_agent._store.journal import Journal
+Journal._publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Journal(Path(sys.argv[1]), "boot").open()
+"""
+    assert run(program, state_dir).returncode == -9
+    assert any(name.endswith(".draft") for name in names(state_dir))
+
+    store.absorb(freeze=False)
+
+    assert {name[:16] for name in names(state_dir)} == {store.journal.id}
+
+
 # -- what cannot be read ------------------------------------------------------------
 
 
