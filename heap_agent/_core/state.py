@@ -18,7 +18,7 @@ This module must not know where facets are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
 
@@ -45,6 +45,9 @@ FORGOTTEN: Final = 4_096
 #: Values of a `forgotten_facet`: what kind of name it was.
 BY_IDENTITY: Final = "identity"
 BY_USER_ID: Final = "user_id"
+
+#: Removed event properties are remembered, the latest: nobody sets older ones again.
+REMOVED: Final = 256
 
 _IDENTITY: Final = "identity"
 _PROPERTY: Final = "property"
@@ -142,6 +145,14 @@ def is_forgotten(name: str) -> bool:
     return name.startswith(_FORGOTTEN + ":")
 
 
+def _is_forgetting(name: str, value: Value) -> bool:
+    return is_forgotten(name)
+
+
+def _is_removal(name: str, value: Value) -> bool:
+    return value is None and name.startswith(_PROPERTY + ":")
+
+
 def names_in(value: Value) -> tuple[str, str | None] | None:
     """
     ``(user_id, identity)`` in the value of an `identity_facet`; None in any other.
@@ -171,12 +182,13 @@ class State:
     The facets in force. Not thread-safe; its owner holds a lock.
     """
 
-    __slots__ = ("_forgets", "_words", "facets")
+    __slots__ = ("_forgets", "_removals", "_words", "facets")
 
     def __init__(self, facets: Mapping[str, Facet] | None = None) -> None:
         self.facets: dict[str, Facet] = dict(facets or {})
         self._words = self._words_about_consent()
         self._forgets = any(map(is_forgotten, self.facets))
+        self._removals = sum(_is_removal(name, value) for name, (value, _) in self.facets.items())
 
     def apply(self, name: str, value: Value, at: Moment) -> bool:
         """
@@ -196,9 +208,23 @@ class State:
 
     def apply_all(self, changes: Mapping[str, Value], at: Moment) -> list[str]:
         """
-        Set several facets of one moment; the names of those that were set.
+        Set several facets of one moment; the names of those that were set, or went
+        because of it.
         """
-        return [name for name, value in changes.items() if self.apply(name, value, at)]
+        changed = [name for name, value in changes.items() if self.apply(name, value, at)]
+        self._removals += sum(_is_removal(name, self.facets[name].value) for name in changed)
+        return changed if self._removals <= 2 * REMOVED else changed + self._forget_removals()
+
+    def _forget_removals(self) -> list[str]:
+        """
+        Now and then: a program that removes a property of another name each time would
+        have ever more to look through with each call.
+        """
+        gone = self._beyond(REMOVED, _is_removal)
+        for name in gone:
+            del self.facets[name]
+        self._removals = REMOVED
+        return gone
 
     def user(self, app_id: str, machine: str) -> tuple[str, str | None] | None:
         """
@@ -320,27 +346,34 @@ class State:
         facet = self.facets.get(name)
         return facet is not None and facet.value is True
 
-    def obsolete(self) -> Iterator[str]:
+    def obsolete(self) -> set[str]:
         """
         Names of facets that can no longer matter: properties set before a
         clearing, users and everything else that was purged or forgotten, old
-        words about consent.
+        words about consent, and more of what is gone than need be remembered.
         """
-        purged = self.purged
-        forgotten = [(facet.at, name) for name, facet in self.facets.items() if is_forgotten(name)]
-        yield from (name for _, name in sorted(forgotten, reverse=True)[FORGOTTEN:])
-        for name, facet in self.facets.items():
-            if name.startswith(_PROPERTY + ":"):
-                cleared = self.facets.get(cleared_facet(name.split(":", 2)[1]))
-                if cleared is not None and facet.at < cleared.at:
-                    yield name
-                    continue
-            if facet.at <= purged and (is_identity(name) or is_property(name)):
-                yield name
-            elif is_identity(name) and self._forgets_user(facet):
-                yield name
-            elif is_consent(name) and facet.at < self._words[0].at:
-                yield name
+        past = {name for name, facet in self.facets.items() if self._is_past(name, facet)}
+        return past.union(
+            self._beyond(FORGOTTEN, _is_forgetting), self._beyond(REMOVED, _is_removal)
+        )
+
+    def _is_past(self, name: str, facet: Facet) -> bool:
+        if name.startswith(_PROPERTY + ":"):
+            cleared = self.facets.get(cleared_facet(name.split(":", 2)[1]))
+            if cleared is not None and facet.at < cleared.at:
+                return True
+        if facet.at <= self.purged and (is_identity(name) or is_property(name)):
+            return True
+        if is_identity(name):
+            return self._forgets_user(facet)
+        return is_consent(name) and facet.at < self._words[0].at
+
+    def _beyond(self, kept: int, belongs: Callable[[str, Value], bool]) -> list[str]:
+        """
+        Names of facets of one sort, but for the latest.
+        """
+        found = [(at, name) for name, (value, at) in self.facets.items() if belongs(name, value)]
+        return [name for _, name in sorted(found, reverse=True)[kept:]]
 
     def _forgets_user(self, facet: Facet) -> bool:
         names = names_in(facet.value)

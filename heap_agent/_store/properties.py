@@ -101,15 +101,18 @@ class Properties:
         """
         Write facets that have changed, and forget those that no longer matter.
         """
-        rows = []
-        for name in names:
-            value, at = state.facets[name]
-            rows.append((name, json.dumps(value), *at))
-        self._database.execute_many("REPLACE INTO facet VALUES (?, ?, ?, ?, ?, ?)", rows)
-        gone = list(state.obsolete())
-        for name in gone:
+        obsolete = state.obsolete()
+        for name in obsolete:
             del state.facets[name]
-        self._database.execute_many("DELETE FROM facet WHERE name = ?", [(name,) for name in gone])
+        rows, gone = [], []
+        for name in obsolete.union(names):
+            if name in state.facets:
+                value, at = state.facets[name]
+                rows.append((name, json.dumps(value), *at))
+            else:
+                gone.append((name,))
+        self._database.execute_many("REPLACE INTO facet VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._database.execute_many("DELETE FROM facet WHERE name = ?", gone)
 
     # -- joining anonymous users --
 

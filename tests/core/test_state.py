@@ -17,6 +17,7 @@ from heap_agent._core.state import (
     FORGOTTEN,
     NEVER,
     PAUSED,
+    REMOVED,
     WORDS,
     Moment,
     State,
@@ -310,3 +311,19 @@ def test_no_name_stays() -> None:
     assert is_forgotten(name) and "ann" not in name
     state = fold([forgotten(n, user_id=str(n)) for n in range(FORGOTTEN + 2)])
     assert set(state.obsolete()) == {forgotten_facet("0"), forgotten_facet("1")}
+
+
+def test_removed_properties_are_not_remembered_for_ever() -> None:
+    """The latest are, against records that come in late; in a process that runs on, too."""
+    removed = [(moment(n), prop(str(n), None), False) for n in range(1, REMOVED + 3)]
+    assert fold(removed).obsolete() == {property_facet(APP, "1"), property_facet(APP, "2")}
+
+    state, kept = fold([(moment(0), prop("kept", "x"), False)]), 0
+    for at, facets, _ in [(moment(n), prop(str(n), None), False) for n in range(1, 5 * REMOVED)]:
+        before = set(state.facets)
+        changed = state.apply_all(facets, at)
+        assert before ^ set(state.facets) <= set(changed)
+        kept = max(kept, len(state.facets))
+    assert REMOVED < kept <= 2 * REMOVED + 2
+    assert state.event_properties(APP) == {"kept": "x"}
+    assert not state.apply_all(prop(str(5 * REMOVED - 1), "late"), moment(1))

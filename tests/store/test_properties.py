@@ -13,7 +13,7 @@ from helpers import ANN, ANN_NAMED, balanced, bodies, deliver, opened, track
 from heap_agent._core import limits
 from heap_agent._core.encoder import dumps
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.state import CONSENT, identity_facet
+from heap_agent._core.state import CONSENT, REMOVED, identity_facet, property_facet
 from heap_agent._store.store import Store
 from heap_agent.testing import FakeClock
 
@@ -265,3 +265,17 @@ def test_a_purge_forgets_everybody(store: Store, clock: FakeClock) -> None:
         [],
     ]
     assert store.ledger.queue.empty()
+
+
+def test_removed_event_properties_leave_few_rows(store: Store, clock: FakeClock) -> None:
+    """However many names a program uses once: in one batch, or in many."""
+    for number in range(3 * REMOVED):
+        clock.advance(0.001)
+        store.record_state({property_facet("11", f"order-{number}"): None})
+        if number % REMOVED < 3:
+            store.absorb(freeze=False)
+    store.absorb(freeze=False)
+
+    assert store.ledger is not None
+    ((rows,),) = store.ledger.database.query("SELECT count(*) FROM facet")
+    assert rows == len(store.ledger.absorber.state.facets) == REMOVED
