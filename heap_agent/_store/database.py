@@ -344,12 +344,12 @@ class Database:
         """What the file takes once the log is folded in."""
         return int(self.query("PRAGMA page_count")[0][0]) * PAGE_BYTES
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> bool:
         """
-        Fold the write-ahead log into the file and cut it to nothing.
+        Fold the write-ahead log into the file and cut it to nothing. False where a
+        reader still needs it.
         """
-        with self._in_use() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return not self.query("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
 
     def damage(self) -> list[str]:
         """

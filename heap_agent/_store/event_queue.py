@@ -184,7 +184,8 @@ class EventQueue:
         self.dead_has_grown = True
 
     def __repr__(self) -> str:
-        return f"<EventQueue [{self.count()} queued, {self.dead_count()} dead]>"
+        # Nothing is asked of the database, which may be closed, or busy.
+        return f"<EventQueue of {self.database!r} [{len(self._in_flight)} in flight]>"
 
     # -- in --
 

@@ -104,6 +104,7 @@ class Store:
         self._pressed = False  # the disk is full and the reserve has been given up
         self._schema_is_newer = False
         self._replacing = False  # files that somebody removed
+        self._to_erase = False  # the log may hold what no copy may stay of
         self._dropped = 0  # events, not yet told
         self._dropped_told: float | None = None
         self._logged: set[str] = set()
@@ -388,9 +389,8 @@ class Store:
                     total.trouble = done.trouble
                     if not done.more or little:
                         break
-                if total.erased:
-                    # The write-ahead log still holds what was deleted.
-                    self.ledger.database.checkpoint()
+                self._to_erase |= total.erased
+                self._erase(self.ledger)
                 self.trouble = total.trouble
             except DatabaseTrouble as error:
                 self._note(error)
@@ -408,6 +408,13 @@ class Store:
         if total.damaged:
             _log.warning("%d records were damaged on the disk and are lost", total.damaged)
         return total
+
+    def _erase(self, ledger: Ledger) -> None:
+        """
+        The write-ahead log holds what was deleted until it is cut, which waits for readers.
+        """
+        if self._to_erase:
+            self._to_erase = not ledger.database.checkpoint()
 
     def _absorb_batch(self, ledger: Ledger, *, freeze: bool, little: bool) -> Absorbed:
         if little:
@@ -492,11 +499,13 @@ class Store:
     def keep_within_bounds(self) -> None:
         """
         Set the journal's hard cap; hold dead letters to their share, and the
-        reserve.
+        reserve; cut a log that a reader has kept from being cut.
         """
         if self.directory is None:
             return
-        self._limit_dead_letters()
+        with self._work:
+            if self.ledger is not None:
+                self._look_after(self.ledger)
         if self.ledger is not None and self._reserve is not None:
             if not self._pressed and not self.crowded:
                 self._reserve.hold()
@@ -524,18 +533,16 @@ class Store:
         except DatabaseTrouble:
             return 0
 
-    def _limit_dead_letters(self) -> None:
-        with self._work:
-            if self.ledger is None or not self.ledger.queue.dead_has_grown:
-                return
-            try:
-                queue = self.ledger.queue
-                over = queue.dead_bytes() - self.bounds.dead
+    def _look_after(self, ledger: Ledger) -> None:
+        try:
+            self._erase(ledger)
+            if ledger.queue.dead_has_grown:
+                over = ledger.queue.dead_bytes() - self.bounds.dead
                 if over > 0:
-                    queue.drop_dead(over)
-                queue.dead_has_grown = False
-            except DatabaseTrouble as error:
-                self._note(error)
+                    ledger.queue.drop_dead(over)
+                ledger.queue.dead_has_grown = False
+        except DatabaseTrouble as error:
+            self._note(error)
 
     def _make_room(self, ledger: Ledger) -> int:
         """

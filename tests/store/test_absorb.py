@@ -37,6 +37,7 @@ from heap_agent._core.wire import Ambient, Wire, actor_line
 from heap_agent._store import absorb as module
 from heap_agent._store import outlook, tally
 from heap_agent._store import parts as files
+from heap_agent._store.database import Reader
 from heap_agent._store.journal import Journal, Seams
 from heap_agent._store.store import Store
 from heap_agent.testing import FakeClock
@@ -787,6 +788,28 @@ def test_no_byte_of_somebody_forgotten_stays(
     store.absorb(freeze=False)
 
     assert store.ledger.queue.actors() == ["99"]
+    for path in state_dir.iterdir():
+        assert b"nobody-must-know" not in path.read_bytes(), path.name
+
+
+def test_no_byte_of_what_was_purged_stays(
+    store: Store, guest: Journal, state_dir: Path, clock: FakeClock
+) -> None:
+    """Neither of ours nor of a guest's, once both have sealed what they wrote it to."""
+    for number in range(500):
+        track(store, n=number, actor=Actor("11", "7", "nobody-must-know"))
+        put_event(guest, clock, n=number, actor=Actor("11", "7", "nobody-must-know"))
+    store.record_user_properties(Actor("11", "7", "nobody-must-know"), b'{"a":"b"}')
+    store.absorb(freeze=True)
+    clock.advance(1)
+    store.record_state({CONSENT: False}, purge=True)
+    store.journal.rotate()
+    guest.rotate()
+
+    with Reader(outlook.database_path(state_dir)):  # the log cannot be cut meanwhile
+        assert store.absorb(freeze=False).erased
+    store.keep_within_bounds()
+
     for path in state_dir.iterdir():
         assert b"nobody-must-know" not in path.read_bytes(), path.name
 

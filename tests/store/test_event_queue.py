@@ -387,3 +387,13 @@ def test_the_books_balance_whatever_happens(steps: list[tuple[str, list[int]]]) 
         calls[name](argument)  # type: ignore[operator]
         assert queue.check() == []
     queue.database.close()
+
+
+def test_repr_asks_nothing_of_the_database(state_dir: Path) -> None:
+    """A debugger may look at it after the end."""
+    database = Database(state_dir / "queue-1.db")
+    queue = EventQueue(database)
+    queue.set_in_flight([1, 2])
+    database.close()
+
+    assert "2 in flight" in repr(queue)
