@@ -208,7 +208,7 @@ def test_an_answer_that_never_came(start: MakeAgent, server: Collector) -> None:
     """Heap has the events, the device does not know: they go again, under the same key."""
     agent = start()
     record(agent, 5)
-    # Twice: a connection that was in use before is opened again at once.
+    # Twice: over a connection that was in use before the request goes again at once.
     server.drop_connection(count=2, when="after")
 
     assert not agent.flush()

@@ -55,6 +55,10 @@ back-off; any other answer allows the next `Send`. At the start, too, a probe
 comes first: rows are frozen just before they are sent, and the date of the
 probe's answer is what their clocks are repaired by.
 
+UNAVAILABLE on a connection that had been idle (`stale`) is no failure: servers
+close those without a word. The request is the next step again, as far as the
+budgets allow, and goes over a new connection.
+
 The window is how many rows and bytes a request may hold. A growth that failed
 makes the next growth slower (twice as many acceptances are needed), or a slow
 line would time out with every other request.
@@ -503,7 +507,7 @@ class Delivery:
         self._is_proven = outcome.answer not in (Answer.UNAVAILABLE, Answer.CAPTIVE)
         if self._is_proven:
             self._network.cause = None
-        else:
+        elif not outcome.stale:
             self._back_off(now, self._network, outcome.answer)
 
     def _accepted(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
@@ -567,6 +571,8 @@ class Delivery:
         return Verdict()
 
     def _unavailable(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
+        if outcome.stale:
+            return Verdict()
         self._is_proven = False
         if outcome.began:
             self._shrink(lane, flight)

@@ -79,6 +79,8 @@ class Outcome:
         retry_after: Seconds to wait as told by the server, 0 to 3600; None
             when it did not say.
         began: Whether a part of the body may have been sent before a failure.
+        stale: Whether the connection was one that had been in use before, and
+            turned out to be dead: that says nothing about the network.
         reason: One printable line for `status()` and for a dead letter.
         date: Epoch seconds of the answer's `Date`; set by the transport, and
             only when the answer can be trusted.
@@ -88,6 +90,7 @@ class Outcome:
     status: int | None = None
     retry_after: float | None = None
     began: bool = False
+    stale: bool = False
     reason: str = ""
     date: float | None = None
 
@@ -135,15 +138,16 @@ def classify_probe(status: int, headers: Mapping[str, str]) -> Outcome:
     return Outcome(Answer.REACHED, status=status)
 
 
-def unreachable(reason: str, *, began: bool) -> Outcome:
+def unreachable(reason: str, *, began: bool, stale: bool = False) -> Outcome:
     """
     Make the outcome of a request that got no answer.
 
     Args:
         reason: What went wrong, in the words of the network library.
         began: Whether a part of the body may have been sent.
+        stale: Whether an older connection was found dead.
     """
-    return Outcome(Answer.UNAVAILABLE, began=began, reason=_printable(reason))
+    return Outcome(Answer.UNAVAILABLE, began=began, stale=stale, reason=_printable(reason))
 
 
 def http_date(text: str | None) -> float | None:

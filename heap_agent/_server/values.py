@@ -142,7 +142,7 @@ class BulkResult:
         accepted: Items that Heap has accepted.
         rejected: Items that were rejected, by us or by Heap.
         repaired: Of the accepted, those that ``repair=True`` had to change.
-        requests: Requests that were sent, repetitions after a failure included.
+        requests: Requests that were sent, repetitions included.
         read: As in `Progress`: ``accepted + rejected``.
         first_rejected: The first 100 of the rejected.
     """

@@ -277,8 +277,8 @@ class Desk:
         """
         Close the connection of the next requests without an answer.
 
-        An agent repeats a request at once if its connection was in use before, and
-        that is one of them: where it is to notice, drop two.
+        An agent sends a request again at once if its connection was in use before:
+        where it is to take it for trouble, drop two.
 
         Args:
             count: How many requests.

@@ -3,8 +3,7 @@ One request out, one `Outcome` back; nothing is ever raised.
 
 This module must not know what an event is, what an answer means for the queue
 (`_core.outcomes` says what it was, `_core.delivery` what follows), or when the
-next attempt comes: it never follows a redirect, and repeats a request only where
-a kept-alive connection turns out to be dead.
+next attempt comes: it never retries and never follows a redirect.
 
 Two things are done below urllib3, in subclasses of its connections and of the
 sockets, because its own timeouts count anew with every packet:
@@ -151,8 +150,8 @@ class Transport:
             timeout: Seconds for all of it; `connect_timeout` + `read_timeout`
                 unless given, which hold as well.
             may_begin: Asked when the connection stands, TLS included, and the first
-                byte is about to leave; again before the request is repeated. When
-                it says no, nothing leaves. It must not wait.
+                byte is about to leave. When it says no, nothing leaves. It must
+                not wait.
 
         Returns:
             What the answer was, or why there was none.
@@ -223,28 +222,19 @@ class Transport:
         )
         token = _under_way.set(request)
         try:
-            return self._exchange_alive(request, method, path, body, headers or {})
+            return self._exchange(request, method, path, body, headers or {})
         except _Withheld as exc:
             return Reply(unreachable(str(exc), began=request.began))
         except Exception as exc:
             # The next attempt reads everything anew: CA bundle and client
             # certificate may be what has to change.
             self.close()
-            return Reply(unreachable(_describe(exc), began=request.began))
+            # Servers close idle connections without a word, often while the next
+            # request is on its way.
+            stale = request.is_unheard and _is_disconnect(exc)
+            return Reply(unreachable(_describe(exc), began=request.began, stale=stale))
         finally:
             _under_way.reset(token)
-
-    def _exchange_alive(self, request: _Request, *what: Any) -> Reply:
-        try:
-            return self._exchange(request, *what)
-        except Exception as exc:
-            if not (request.is_unheard and _is_disconnect(exc)):
-                raise
-        # Servers close idle connections without a word, often while the next request
-        # is on its way. That says nothing about the network or the size of the body,
-        # and keys make it harmless should the server have taken it after all.
-        self.close()
-        return self._exchange(request, *what)
 
     def _exchange(
         self,
@@ -334,7 +324,7 @@ class _Request:
     connect_timeout: float
     read_timeout: float
     may_begin: Callable[[], bool] | None = None
-    #: Whether a byte of it may have left, on whichever connection.
+    #: Whether a byte of it may have left.
     began: bool = False
     #: Whether it left on a connection that had brought an answer before.
     reused: bool = False

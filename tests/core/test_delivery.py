@@ -727,6 +727,27 @@ def test_a_request_that_does_not_fill_the_window_says_nothing_about_larger_ones(
     assert len(device.until(Send).ids) == 500
 
 
+def test_an_idle_connection_that_died_is_no_failure() -> None:
+    """The request goes again at once, in the same size, and is charged once more."""
+    stale = unreachable("closed", began=True, stale=True)
+    device = Device(Policy(identity_budget=1_500, app_budget=None), rows=events(3_000))
+    first = device.send()
+    device.receive(first, stale)
+    again = device.next_step()
+    assert isinstance(again, Send)
+    assert (len(first.ids), len(again.ids)) == (1_000, 500)
+    device.receive(again, ACCEPTED)
+    assert device.delivery.trouble is None
+    assert isinstance(device.next_step(), Wait)
+
+
+def test_a_probe_on_an_idle_connection_that_died_is_repeated() -> None:
+    """Without a wait; nothing has been proven."""
+    device = Device(rows=events(3))
+    assert isinstance(device.turn(accept, unreachable("closed", began=True, stale=True)), Probe)
+    assert isinstance(device.next_step(), Probe)
+
+
 def test_normal_again_after_an_ordinary_acceptance() -> None:
     """Then five rejections start a trial as before."""
     device = singles(20)

@@ -391,7 +391,7 @@ DYING = {
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("size", [2, 5_000_000], ids=["small", "large"])
 @pytest.mark.parametrize("die", DYING.values(), ids=DYING)
-def test_a_connection_that_dies_under_a_request_is_replaced(
+def test_a_connection_that_dies_under_a_request_is_stale(
     serve: Serve,
     make: Make,
     ca: trustme.CA,
@@ -400,7 +400,7 @@ def test_a_connection_that_dies_under_a_request_is_replaced(
     size: int,
     encrypted: bool,
 ) -> None:
-    """A server whose patience ends just when the next request comes costs no attempt."""
+    """A server whose patience ends just when the next request comes is told from a dead one."""
 
     def tire(server: Server, sock: socket.socket) -> None:
         if server.read_request(sock):
@@ -411,12 +411,17 @@ def test_a_connection_that_dies_under_a_request_is_replaced(
     transport = make(server.url, ca_bundle=bundle)
     outcomes = [transport.send("/", b"x" * size) for _ in range(3)]
 
-    assert outcomes == [Outcome(Answer.ACCEPTED, status=200)] * 3
-    assert server.connections == 3
+    assert [outcome.answer for outcome in outcomes] == [
+        Answer.ACCEPTED,
+        Answer.UNAVAILABLE,
+        Answer.ACCEPTED,
+    ]
+    assert outcomes[1].stale and outcomes[1].began
+    assert server.connections == 2
 
 
-def test_a_request_is_repeated_once_only(serve: Serve, make: Make) -> None:
-    """A new connection that dies as well is a failure, and the request has left."""
+def test_a_new_connection_that_dies_is_not_stale(serve: Serve, make: Make) -> None:
+    """There it is the network, or the request."""
 
     def serve_once(server: Server, sock: socket.socket) -> None:
         if server.read_request(sock) and server.connections == 1:
@@ -426,36 +431,17 @@ def test_a_request_is_repeated_once_only(serve: Serve, make: Make) -> None:
     server = serve(serve_once)
     transport = make(server.url)
     transport.send("/", b"{}")
-    outcome = transport.send("/", b"{}")
+    outcomes = [transport.send("/", b"{}") for _ in range(2)]
 
-    assert outcome.answer is Answer.UNAVAILABLE
-    assert outcome.began
-    assert (server.connections, len(server.requests)) == (2, 3)
-
-
-def test_a_request_that_left_has_begun_though_its_repetition_could_not(
-    serve: Serve, make: Make
-) -> None:
-    """A part of the body may be at the server, whatever came of the second connection."""
-
-    def refuse(server: Server, sock: socket.socket) -> None:
-        server.read_request(sock)
-        sock.sendall(OK)
-        server.read_request(sock)
-        server.refuse()
-
-    server = serve(refuse)
-    transport = make(server.url)
-    transport.send("/", b"{}")
-    outcome = transport.send("/", b"{}")
-
-    assert outcome.reason.startswith("ConnectionRefusedError: ")
-    assert outcome.began
+    assert [outcome.stale for outcome in outcomes] == [True, False]
+    assert all(outcome.began for outcome in outcomes)
 
 
 @pytest.mark.parametrize("first", [b"H", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
-def test_a_request_that_was_heard_is_not_repeated(serve: Serve, make: Make, first: bytes) -> None:
-    """A server that begins to answer has the request."""
+def test_a_connection_that_began_to_answer_is_not_stale(
+    serve: Serve, make: Make, first: bytes
+) -> None:
+    """A server that says anything has the request."""
 
     def begin(server: Server, sock: socket.socket) -> None:
         server.read_request(sock)
@@ -466,13 +452,14 @@ def test_a_request_that_was_heard_is_not_repeated(serve: Serve, make: Make, firs
     server = serve(begin)
     transport = make(server.url)
     transport.send("/", b"{}")
+    outcome = transport.send("/", b"{}")
 
-    assert transport.send("/", b"{}").answer is Answer.UNAVAILABLE
-    assert (server.connections, len(server.requests)) == (1, 2)
+    assert outcome.answer is Answer.UNAVAILABLE
+    assert not outcome.stale
 
 
-def test_silence_on_a_kept_connection_is_not_repeated(serve: Serve, make: Make) -> None:
-    """The time is over then, for a second attempt too."""
+def test_silence_on_a_kept_connection_is_not_stale(serve: Serve, make: Make) -> None:
+    """The line may be too slow for the request."""
     release = threading.Event()
 
     def fall_silent(server: Server, sock: socket.socket) -> None:
@@ -487,7 +474,7 @@ def test_silence_on_a_kept_connection_is_not_repeated(serve: Serve, make: Make) 
     release.set()
 
     assert outcome.answer is Answer.UNAVAILABLE
-    assert outcome.began
+    assert outcome.began and not outcome.stale
     assert server.connections == 1
 
 
@@ -921,25 +908,6 @@ def test_a_question_that_fails_is_an_outcome(serve: Serve, make: Make) -> None:
     assert outcome.answer is Answer.UNAVAILABLE
     assert not outcome.began
     assert server.requests == []
-
-
-def test_a_request_is_not_repeated_when_it_may_not_begin_again(serve: Serve, make: Make) -> None:
-    """Consent that went while the connection died holds; what had left before has begun."""
-
-    def tire(server: Server, sock: socket.socket) -> None:
-        server.read_request(sock)
-        sock.sendall(OK)
-        server.read_request(sock)
-
-    server = serve(tire)
-    transport = make(server.url)
-    transport.send("/", b"{}")
-    allowed = iter([True, False])
-    outcome = transport.send("/", b"{}", may_begin=lambda: next(allowed))
-
-    assert outcome.reason == "nothing more is to be sent"
-    assert outcome.began
-    assert len(server.requests) == 2
 
 
 def test_a_refused_connection_has_not_begun(make: Make, closed_port: int) -> None:
