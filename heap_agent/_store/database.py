@@ -351,6 +351,15 @@ class Database:
         """
         return not self.query("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
 
+    def rewrite(self) -> bool:
+        """
+        Write every page anew: what was deleted may stand in one that has been moved
+        about in, though it was overwritten where it stood. Takes as much room again
+        until it is done. False where a reader still needs the log.
+        """
+        self.query("VACUUM")
+        return self.checkpoint()
+
     def damage(self) -> list[str]:
         """
         What SQLite itself finds wrong; empty where nothing is.

@@ -78,10 +78,11 @@ class Reserve:
     @property
     def room(self) -> bool:
         """Whether the disk has twice the reserve free, so that absorbing is safe."""
-        return self._free >= 2 * BYTES
+        return self.free >= 2 * BYTES
 
     @property
-    def _free(self) -> int:
+    def free(self) -> int:
+        """Bytes that the disk has left; 0 where it does not say."""
         try:
             return system.free_bytes(self._directory)
         except OSError:

@@ -411,10 +411,12 @@ class Store:
 
     def _erase(self, ledger: Ledger) -> None:
         """
-        The write-ahead log holds what was deleted until it is cut, which waits for readers.
+        Let no copy stay of what was deleted, in the file or in its log; that waits for
+        readers, and for room.
         """
-        if self._to_erase:
-            self._to_erase = not ledger.database.checkpoint()
+        assert self._reserve is not None
+        if self._to_erase and self._reserve.free > 2 * ledger.database.bytes:
+            self._to_erase = not ledger.database.rewrite()
 
     def _absorb_batch(self, ledger: Ledger, *, freeze: bool, little: bool) -> Absorbed:
         if little:
@@ -499,7 +501,7 @@ class Store:
     def keep_within_bounds(self) -> None:
         """
         Set the journal's hard cap; hold dead letters to their share, and the
-        reserve; cut a log that a reader has kept from being cut.
+        reserve; erase what could not be erased before.
         """
         if self.directory is None:
             return
