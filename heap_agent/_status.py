@@ -19,13 +19,14 @@ from heap_agent._config import Config
 from heap_agent._core.delivery import Delivery, Policy
 from heap_agent._core.state import PAUSED, State
 from heap_agent._store import outlook
+from heap_agent._store.absorb import REPORT
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.event_queue import DELIVERED, DROPPED, RECORDED
 from heap_agent._store.journal import REFUSED_PROPERTIES
 from heap_agent._store.properties import HELD_LOST
 from heap_agent._store.store import Store
 from heap_agent._store.system import ClockLike
-from heap_agent._upload.drain import MEMO, REPORT, Drain
+from heap_agent._upload.drain import MEMO, Drain
 
 _REPAIRED = "repaired."
 

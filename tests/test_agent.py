@@ -37,7 +37,7 @@ from strategies import (
 
 from heap_agent import Agent, InvalidCall, InvalidValue
 from heap_agent._core.session import REFUSED
-from heap_agent.testing import Collector, FakeClock
+from heap_agent.testing import Collector, FakeClock, Reply
 
 MakeAgent = Callable[..., Agent]
 Log = pytest.LogCaptureFixture
@@ -1446,6 +1446,29 @@ def test_forgetting_without_tracking_owns_nothing(
     third = start()
     assert third._store.ledger is not None
     assert third.status().dropped_by == {"purged": 1}
+
+
+def test_a_server_that_repeats_what_it_was_sent_is_forgotten_too(
+    start: MakeAgent, server: Collector, tmp_path: Path
+) -> None:
+    """The last error names nobody who was to be forgotten, in memory or on the disk."""
+    agent = start()
+    agent.identify("thirteen-private")
+    agent.track("e")
+    server.reply(Reply(503, body=b"no room for thirteen-private"))
+    assert agent.flush() is False
+    agent.track("e")
+    server.reply(Reply(400, body=b"who is thirteen-private?"))
+    agent.flush()
+    assert agent.forget(identity="thirteen-private") is True
+    assert "thirteen" not in repr(agent.status())
+    eventually(
+        lambda: (
+            not any(
+                b"thirteen-private" in path.read_bytes() for path in (tmp_path / "state").iterdir()
+            )
+        )
+    )
 
 
 def test_forgetting_while_opted_out(start: MakeAgent) -> None:

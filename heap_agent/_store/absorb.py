@@ -47,6 +47,9 @@ from heap_agent._store.parts import Chunk, PartFile, Span, read_header
 from heap_agent._store.properties import UNREADABLE, Properties, load_state
 from heap_agent._store.timeline import Timeline
 
+#: The memo that holds the server's last words, which may name anybody.
+REPORT: Final = "report"
+
 #: Records in one transaction, so that a long backlog is no long transaction.
 BATCH: Final = 4_000
 
@@ -193,6 +196,13 @@ class Absorber:
         except BaseException:
             self._reload()
             raise
+
+    def forget_words(self) -> None:
+        """
+        Delete what a server has said: in its reasons it may repeat what it was sent.
+        """
+        with self._database.transact() as execute:
+            execute("DELETE FROM memo WHERE name = ?", (REPORT,))
 
     def _reload(self) -> None:
         """
@@ -536,6 +546,8 @@ class _Batch:
         self._find_forgotten()
         if self._forgotten:
             self._forget()
+        if self.purged or self.forgets:
+            absorber.forget_words()
         for at, record, change in self._judged:
             with self._understanding(record):
                 if not absorber.state.allows(at) or self._is_forgotten(record, change, at):

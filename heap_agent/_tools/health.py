@@ -21,8 +21,8 @@ from heap_agent._config import Config
 from heap_agent._core.outcomes import Answer
 from heap_agent._status import Status, look
 from heap_agent._store import outlook, system
+from heap_agent._store.absorb import REPORT
 from heap_agent._store.owner import OWNER_LOCK, try_lock
-from heap_agent._upload.drain import REPORT
 
 __all__ = ["Health", "duration", "examine", "require_state"]
 

@@ -27,7 +27,7 @@ from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.limits import TRACK_PATH
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import FROZEN
-from heap_agent._store.absorb import Absorbed, Request
+from heap_agent._store.absorb import REPORT, Absorbed, Request
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.event_queue import DROPPED, Stored
 from heap_agent._store.ledger import Ledger
@@ -36,8 +36,6 @@ from heap_agent._store.store import Store
 _log = logging.getLogger("heap_agent.upload")
 
 MEMO: Final = "delivery"
-REPORT: Final = "report"
-
 #: The request of another process that wants to see everything delivered.
 FLUSH: Final = "flush"
 
@@ -265,6 +263,9 @@ class Drain:
             done = self._store.absorb(freeze=self._delivering)
             self._changes += done.state_changed
             changes = self._changes
+            if done.erased:
+                # Its words may repeat what was erased.
+                self.last_error = None
         if changes != self._heard and self._state_changed():
             self._heard = changes
         return done
