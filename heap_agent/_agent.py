@@ -54,6 +54,7 @@ from heap_agent._store import system
 from heap_agent._store.absorb import Request
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.forking import undivided
+from heap_agent._store.journal import is_held_here
 from heap_agent._store.keeper import Duties, Keeper
 from heap_agent._store.store import (
     Store,
@@ -1130,7 +1131,9 @@ class Agent:
         Returns:
             True when nothing is left. Where another process delivers from this
             directory, it is asked to, and this waits (10 s without a timeout).
-            After `shutdown` nothing is delivered any more.
+            After `shutdown` nothing is delivered any more. In a signal handler that
+            has interrupted another call of this agent's nothing can be waited for:
+            False, and delivery follows.
 
         Raises:
             InvalidCall: A negative timeout, or no number.
@@ -1138,10 +1141,12 @@ class Agent:
         if self._config.disabled:
             return True
         seconds = None if timeout is None else _duration("timeout", timeout)
-        if self._store.journal.held_here:
-            # A signal handler that has interrupted a recording call: another thread
-            # would wait for what only this one can give back.
-            return self._flush(seconds)
+        if self._store.journal.held_here or is_held_here(self._state_lock):
+            # A signal handler that has interrupted a call: whoever delivers would wait
+            # for what only this thread can give back.
+            if self._scheduler is not None:
+                self._scheduler.run_after(0.0)
+            return False
         return bool(aside(lambda: self._flush(seconds)))
 
     def _flush(self, seconds: float | None) -> bool:

@@ -1180,11 +1180,15 @@ def test_a_name_given_elsewhere_ends_no_visit(start: MakeAgent) -> None:
 
 
 def test_a_handler_that_interrupts_recording_may_flush(start: MakeAgent) -> None:
-    """It holds what another thread would wait for."""
-    agent = start()
-    agent.track("e")
-    with agent._store.journal._lock:
-        assert agent.flush(30)
+    """It holds what others wait for: it is told so at once, and delivery follows."""
+    agent = start(interval=0.1)
+    eventually(lambda: agent._scheduler is not None)
+    for lock in (agent._store.journal._lock, agent._state_lock):
+        agent.track("e")
+        with lock:
+            assert not agent.flush()
+            assert agent.status().recorded > 0
+        eventually(lambda: agent.status().queued == 0)
 
 
 def test_consent_outlives_the_process(start: MakeAgent) -> None:

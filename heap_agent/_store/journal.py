@@ -473,7 +473,7 @@ class Journal:
     @property
     def held_here(self) -> bool:
         """Whether this very thread is inside of a recording call, as a signal handler may be."""
-        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
+        return is_held_here(self._lock)
 
     @property
     def written(self) -> int:
@@ -770,6 +770,13 @@ class Journal:
             _close(part)
         self._sealed = []
         self._leave_tally()
+
+
+def is_held_here(lock: threading.RLock) -> bool:
+    """
+    Whether this very thread holds a re-entrant lock.
+    """
+    return bool(lock._is_owned())  # type: ignore[attr-defined]
 
 
 def _draft_path(path: Path) -> Path:

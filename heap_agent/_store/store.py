@@ -48,6 +48,9 @@ _log = logging.getLogger("heap_agent.store")
 #: from there.
 MEMORY_PATIENCE: Final = 10.0
 
+#: Seconds that a look in a signal handler waits for its turn.
+_HANDLER_PATIENCE: Final = 1.0
+
 #: Seconds between two lines in the log about dropped events.
 _LOG_DROPS_EVERY: Final = 60.0
 
@@ -359,6 +362,17 @@ class Store:
         """
         with self._work:
             yield
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        # A signal handler that has interrupted a recording call holds what somebody
+        # may wait for who is at work: it looks without order rather than for ever.
+        taken = self._work.acquire(timeout=_HANDLER_PATIENCE if self.journal.held_here else -1)
+        try:
+            yield
+        finally:
+            if taken:
+                self._work.release()
 
     def absorb(self, *, freeze: bool) -> Absorbed:
         """
@@ -785,7 +799,7 @@ class Store:
         """
         Everything that `status` counts, from disk, memory and this process.
         """
-        with self._work:
+        with self._looking():
             if self.directory is None:
                 books = outlook.Books()
             else:
