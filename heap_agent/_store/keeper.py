@@ -15,13 +15,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Final
 
 import attrs
 
 from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.database import DatabaseTrouble
+from heap_agent._store.inbox import Inbox
 from heap_agent._store.store import Store
 
 _log = logging.getLogger("heap_agent.store")
@@ -80,8 +80,7 @@ class Keeper:
         self._duties = duties
         self._sync_interval = sync_interval
         self._may_own = may_own
-        # A SimpleQueue, because a recording call in a signal handler may wake us.
-        self._inbox: SimpleQueue[str] = SimpleQueue()
+        self._inbox: Inbox[str] = Inbox()
         self._thread: threading.Thread | None = None
         self._unsynced_since: float | None = None
         self._counts_written = 0.0
@@ -156,7 +155,7 @@ class Keeper:
     def _main(self) -> None:
         wait = 0.0
         while True:
-            words = self._listen(wait)
+            words = self._inbox.wait(wait)
             if "stop" in words:
                 break
             began = time.monotonic()
@@ -174,15 +173,6 @@ class Keeper:
                 self._farewell()
             except Exception as error:
                 _log.error("the last delivery met %s", error, exc_info=error)
-
-    def _listen(self, wait: float) -> set[str]:
-        words = set()
-        try:
-            words.add(self._inbox.get(timeout=wait))
-            while True:
-                words.add(self._inbox.get_nowait())
-        except Empty:
-            return words
 
     def _tick(self, now: float, *, urgent: bool) -> None:
         store = self._store

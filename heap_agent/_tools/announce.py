@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import attrs
 
 from heap_agent._core import limits
+from heap_agent._store.inbox import Inbox
 from heap_agent._tools.collector_script import Admission, Reply, Request
 from heap_agent._tools.heap_rules import Event
 from heap_agent.testing import API_KEY, Collector
@@ -56,7 +56,7 @@ class AnnouncingCollector(Collector):
 
     def __init__(self, port: int, host: str, api_key: str | None = API_KEY) -> None:
         super().__init__(port, host=host, api_key=api_key)
-        self._news: SimpleQueue[News] = SimpleQueue()
+        self._news: Inbox[News] = Inbox()
 
     def accepted(self, new: Sequence[Event], again: Sequence[Event]) -> None:
         """
@@ -83,11 +83,8 @@ class AnnouncingCollector(Collector):
         Everything that arrives, for ever.
         """
         while True:
-            try:
-                # Not for ever at once: on Windows that could not be interrupted.
-                yield self._news.get(timeout=_POLL)
-            except Empty:
-                continue
+            # Not for ever at once: on Windows that could not be interrupted.
+            yield from self._news.wait(_POLL)
 
 
 def _event(type: str, event: Event) -> News:

@@ -12,7 +12,7 @@ so that it harms neither the host nor the delivery:
   `_process_jobs` has returned: no lock of APScheduler is held during network
   I/O.
 - **One owner.** Only the loop touches APScheduler. Other threads, signal
-  handlers and finalizers leave a message in a `SimpleQueue`, whose `put` is
+  handlers and finalizers leave a message in an `Inbox`, whose `put` is
   re-entrant and never waits.
 - **Two clocks.** APScheduler reads the wall clock, which jumps. The due time is
   kept on the monotonic clock too, and that one is right: APScheduler is asked
@@ -28,7 +28,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone, tzinfo
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import attrs
@@ -36,6 +35,8 @@ from apscheduler.executors.base import BaseExecutor  # type: ignore[import-untyp
 from apscheduler.jobstores.memory import MemoryJobStore  # type: ignore[import-untyped]
 from apscheduler.schedulers.base import BaseScheduler  # type: ignore[import-untyped]
 from apscheduler.triggers.date import DateTrigger  # type: ignore[import-untyped]
+
+from heap_agent._store.inbox import Inbox
 
 __all__ = ["Scheduler"]
 
@@ -71,7 +72,7 @@ class Scheduler:
     def __init__(self, job: Callable[[], float], *, name: str, zone: tzinfo = timezone.utc) -> None:
         self._name = name
         self._clockwork = _Clockwork(job, zone)
-        self._messages: SimpleQueue[_Rearm | _Stop] = SimpleQueue()
+        self._messages: Inbox[_Rearm | _Stop] = Inbox()
         self._thread: threading.Thread | None = None
         # Written by the loop only, once it runs; others read them.
         self._state = "new"
@@ -194,13 +195,7 @@ class Scheduler:
     def _listen(self) -> _Stop | None:
         """Read the messages that are there, or wait for the first."""
         wait = min(max(self._due - time.monotonic(), 0.0), LONGEST_WAIT)
-        # No more than are there now: a flood of them must not keep the job from running.
-        for _ in range(1 + self._messages.qsize()):
-            try:
-                message = self._messages.get(timeout=wait)
-            except Empty:
-                break
-            wait = 0.0
+        for message in self._messages.wait(wait):
             self._asked = math.inf
             if isinstance(message, _Stop):
                 return message

@@ -206,7 +206,7 @@ def test_wishes_during_a_run_take_no_memory(make: Make) -> None:
     job.wait()
     for _ in range(10_000):
         scheduler.run_after(NEVER)
-    waiting = scheduler._messages.qsize()
+    waiting = len(scheduler._messages)
     job.may_end.set()
 
     assert waiting == 1
@@ -260,7 +260,7 @@ def test_many_threads_asking_lose_no_run(make: Make) -> None:
     for thread in threads:
         thread.join(LONG)
     # All messages have been read by then, or this one stands behind them.
-    until(lambda: scheduler._messages.empty() and "waiting, next run in 29" in repr(scheduler))
+    until(lambda: not len(scheduler._messages) and "waiting, next run in 29" in repr(scheduler))
     while job.has_run():
         job.wait()
     scheduler.run_after(0.0)
@@ -527,7 +527,7 @@ def test_run_after_a_stop_is_ignored(make: Make) -> None:
     assert scheduler.stop(LONG)
     scheduler.run_after(0.0)
 
-    assert scheduler._messages.empty()
+    assert not len(scheduler._messages)
     assert not job.has_run()
 
 
