@@ -1038,8 +1038,10 @@ class Agent:
 
         The person may come back: what is recorded under the identity after this
         call is kept and sent. A hash of the name stays, so that what another
-        process has recorded before does not slip through. Storage that levels
-        wear (SD cards) may keep deleted blocks for a while; no program can help it.
+        process has recorded before does not slip through. The queue is written
+        anew, which takes its size on the disk once more for a moment. Storage that
+        levels wear (SD cards) may keep deleted blocks for a while; no program can
+        help it.
 
         Args:
             identity: As given to `identify`.
