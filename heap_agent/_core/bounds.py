@@ -77,8 +77,8 @@ class Bounds:
 
     @property
     def unseen(self) -> int:
-        """What a journal may take before anybody has looked at the directory."""
-        return self.full // 4
+        """What a journal may take until its process looks at the directory again."""
+        return self.full // 8
 
     @property
     def dead(self) -> int:

@@ -75,11 +75,13 @@ class Sizes:
         journals: Parts, read or not.
         database: The one in force with its log.
         others: Everything else.
+        writers: How many journals may grow at this moment, about.
     """
 
     journals: int = 0
     database: int = 0
     others: int = 0
+    writers: int = 0
 
     @property
     def total(self) -> int:
@@ -92,9 +94,10 @@ def sizes(directory: Path) -> Sizes:
     Bytes of everything in the directory.
     """
     database = database_path(directory).name
-    journals = in_database = others = 0
+    journals = in_database = others = writers = 0
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
+            writers += files.is_lock(entry.name)
             with suppress(OSError):
                 size = entry.stat(follow_symlinks=False).st_size
                 if entry.name.endswith(files.SUFFIX):
@@ -103,7 +106,7 @@ def sizes(directory: Path) -> Sizes:
                     in_database += size
                 else:
                     others += size
-    return Sizes(journals, in_database, others)
+    return Sizes(journals, in_database, others, writers)
 
 
 # -- the books ----------------------------------------------------------------------

@@ -120,6 +120,13 @@ def boots(directory: Path) -> list[str]:
     return [header.boot_id for header in headers if header is not None]
 
 
+def is_lock(name: str) -> bool:
+    """
+    Whether a file of this name is held locked by a journal's writer.
+    """
+    return _LOCK.match(name) is not None
+
+
 def find_locks(directory: Path) -> list[str]:
     """
     Ids of the journals that have a lock file.

@@ -536,7 +536,9 @@ class Store:
             before = self.journal.written
             found = outlook.sizes(self.directory)
             used = found.journals + found.others + max(found.database, self._folded())
-            self.journal.allow(self.bounds.full - used, since=before)
+            # All who record measure the same room.
+            room = (self.bounds.full - used) // max(1, found.writers)
+            self.journal.allow(min(room, self.bounds.unseen), since=before)
 
     def _folded(self) -> int:
         """

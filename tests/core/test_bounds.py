@@ -31,4 +31,5 @@ def test_most_is_for_what_is_kept(max_bytes: int) -> None:
     bounds = Bounds(max_bytes)
 
     assert bounds.target >= max(2 / 3 * max_bytes, max_bytes - 10 * 2**20)
-    assert bounds.dead < bounds.unseen < bounds.target < bounds.crowded < bounds.full
+    assert bounds.dead < bounds.target < bounds.crowded < bounds.full
+    assert 2 * bounds.part < bounds.unseen < bounds.target
