@@ -41,7 +41,7 @@ def _collector(clock):
 
 @pytest.fixture(name="http")
 def _http():
-    with urllib3.PoolManager(retries=False, timeout=5.0) as http:
+    with urllib3.PoolManager(retries=False, timeout=60.0) as http:
         yield http
 
 

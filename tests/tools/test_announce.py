@@ -25,22 +25,31 @@ def _server() -> Iterator[AnnouncingCollector]:
 def post(server: AnnouncingCollector, path: str, **members: object) -> int:
     """Send a body."""
     body = {"app_id": "11", **members}
-    return urllib3.request("POST", server.url + path, json=body, retries=False).status
+    return urllib3.request("POST", server.url + path, json=body, retries=False, timeout=60).status
 
 
 def delete(server: AnnouncingCollector, *users: dict[str, object]) -> None:
     """Delete users, as a client does."""
     pair = b64encode(f"11:{KEY}".encode()).decode()
     answer = urllib3.request(
-        "POST", server.url + TOKEN, headers={"Authorization": f"Basic {pair}"}, retries=False
+        "POST",
+        server.url + TOKEN,
+        headers={"Authorization": f"Basic {pair}"},
+        retries=False,
+        timeout=60,
     )
     headers = {"Authorization": f"Bearer {answer.json()['auth_token']}"}
     answer = urllib3.request(
-        "POST", server.url + DELETE, headers=headers, json={"users": users}, retries=False
+        "POST",
+        server.url + DELETE,
+        headers=headers,
+        json={"users": users},
+        retries=False,
+        timeout=60,
     )
     assert 201 == answer.status
     path = answer.json()["deletion_request_location"]
-    assert 200 == urllib3.request("GET", path, headers=headers, retries=False).status
+    assert 200 == urllib3.request("GET", path, headers=headers, retries=False, timeout=60).status
 
 
 def test_accounts_are_told(server: AnnouncingCollector) -> None:
@@ -92,7 +101,11 @@ def test_a_wrong_key_is_told_as_a_refusal(server: AnnouncingCollector) -> None:
     """With its reason, and without the key."""
     pair = b64encode(b"11:wrong-key").decode()
     urllib3.request(
-        "POST", server.url + TOKEN, headers={"Authorization": f"Basic {pair}"}, retries=False
+        "POST",
+        server.url + TOKEN,
+        headers={"Authorization": f"Basic {pair}"},
+        retries=False,
+        timeout=60,
     )
 
     (news,) = islice(server.news(), 1)

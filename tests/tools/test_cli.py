@@ -709,7 +709,7 @@ def test_the_collector_tells_what_arrives(command: Command, tmp_path: Path, plac
         command("track", "Ordered\x1b[2J", "dollars=50", *common)
         command("identify", "alice123", *common)
         assert command("flush", *common, "--endpoint", first["url"]).code == 0
-        answer = urllib3.request("POST", first["url"] + "/api/track", json={"event": 5})
+        answer = urllib3.request("POST", first["url"] + "/api/track", json={"event": 5}, timeout=60)
         assert answer.status == 400
         lines = [json.loads(process.stdout.readline()) for _ in range(3)]
         process.send_signal(signal.SIGINT)

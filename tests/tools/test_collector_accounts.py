@@ -22,7 +22,7 @@ Post: TypeAlias = Callable[..., urllib3.BaseHTTPResponse]
 def _post(collector: Collector) -> Post:
     def post(path: str = PATH, **members: Any) -> urllib3.BaseHTTPResponse:
         body = {"app_id": "11", **members}
-        return urllib3.request("POST", collector.url + path, json=body, retries=False)
+        return urllib3.request("POST", collector.url + path, json=body, retries=False, timeout=60)
 
     return post
 
@@ -163,7 +163,7 @@ def test_a_refusal_names_the_field(
 
 def test_an_app_id_is_required(collector: Collector) -> None:
     """Without an app_id nobody knows where an account belongs."""
-    answer = urllib3.request("POST", collector.url + PATH, json=GOOD, retries=False)
+    answer = urllib3.request("POST", collector.url + PATH, json=GOOD, retries=False, timeout=60)
 
     assert (400, b"app_id: missing; it is required.") == (answer.status, answer.data)
 
@@ -230,7 +230,7 @@ def test_a_lenient_collector_takes_undocumented_values() -> None:
     """Without strictness values become documented ones, as they do for users."""
     body = json.dumps({"app_id": 11, **GOOD, "color": "red", "properties": {"a": True, "b": [1]}})
     with Collector(strict=False) as collector:
-        answer = urllib3.request("POST", collector.url + PATH, body=body, retries=False)
+        answer = urllib3.request("POST", collector.url + PATH, body=body, retries=False, timeout=60)
 
         assert 200 == answer.status
         assert {"a": "true", "b": "1"} == collector.account("a").properties

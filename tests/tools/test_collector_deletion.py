@@ -45,6 +45,7 @@ class Client:
             headers=headers,
             body=body if isinstance(body, (bytes, type(None))) else json.dumps(body),
             retries=False,
+            timeout=60,
         )
 
     def ask(self, app_id: str = "11", api_key: str = API_KEY) -> urllib3.BaseHTTPResponse:
@@ -344,6 +345,7 @@ def test_json_has_to_be_declared(client: Client, collector: Collector) -> None:
         headers={"Authorization": client.token()},
         body=b'{"users": [{"user_id": 1}]}',
         retries=False,
+        timeout=60,
     )
 
     assert (400, True) == (answer.status, message(answer).startswith("Content-Type"))
@@ -625,7 +627,10 @@ def test_no_secret_is_kept(
 def test_a_proxys_credentials_are_not_kept_either(collector: Collector) -> None:
     """The header for a proxy holds a secret of the same kind."""
     urllib3.request(
-        "HEAD", collector.url + TRACK, headers={"Proxy-Authorization": basic("me:secret")}
+        "HEAD",
+        collector.url + TRACK,
+        headers={"Proxy-Authorization": basic("me:secret")},
+        timeout=60,
     )
 
     assert "Basic ***" == collector.requests[0].headers["proxy-authorization"]
