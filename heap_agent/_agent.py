@@ -17,7 +17,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -80,6 +80,9 @@ _CONSENT_PATIENCE: Final = 5.0
 
 #: Seconds that `shutdown` leaves, beyond its timeout, for the last sync.
 _CLOSING_PATIENCE: Final = 3.0
+
+#: … and where it cannot be made, because of what a signal handler has interrupted.
+_HANDLER_PATIENCE: Final = 0.5
 
 #: Seconds after the start before the thread that delivers is started, so that
 #: its imports do not compete with the program's own.
@@ -1143,13 +1146,18 @@ class Agent:
         if self._config.disabled:
             return True
         seconds = None if timeout is None else _duration("timeout", timeout)
-        if self._store.journal.held_here or is_held_here(self._state_lock):
+        if self._interrupted:
             # A signal handler that has interrupted a call: whoever delivers would wait
             # for what only this thread can give back.
             if self._scheduler is not None:
                 self._scheduler.run_after(0.0)
             return False
         return bool(aside(lambda: self._flush(seconds)))
+
+    @property
+    def _interrupted(self) -> bool:
+        """Whether this is a signal handler that has cut into a call of this agent's."""
+        return self._store.held_here or is_held_here(self._state_lock)
 
     def _flush(self, seconds: float | None) -> bool:
         if self._ended or self._config.do_not_track:
@@ -1210,11 +1218,15 @@ class Agent:
             self._store,
             self._drain,
             self._config,
-            problems=tuple(self._problems),
+            problems=(*self._problems, *self._troubles()),
             app_id=None if self._app_id == _NAMELESS else self._app_id,
             opted_out=not self._state.consent.given,
             paused=self._state.flag(PAUSED),
         )
+
+    def _troubles(self) -> Iterator[str]:
+        if self._store.trouble is not None:
+            yield f"the queue cannot be used now: {self._store.trouble}"
 
     def check(self) -> list[str]:
         """
@@ -1257,7 +1269,8 @@ class Agent:
                     self._end(seconds)
         ending = self._ending
         if ending is not None and ending is not threading.current_thread():
-            ending.join(seconds + _CLOSING_PATIENCE)
+            patience = _HANDLER_PATIENCE if self._interrupted else _CLOSING_PATIENCE
+            ending.join(seconds + patience)
 
     def _end(self, seconds: float) -> None:
         # On a thread of its own: a signal handler may have interrupted a holder of

@@ -1113,6 +1113,15 @@ def spoil(directory: Path) -> None:
     path.write_bytes(b"no database at all" * 500)
 
 
+def test_a_damaged_database_shows_in_the_status(start: MakeAgent, tmp_path: Path) -> None:
+    """Recording goes on, and whoever asks is told what does not."""
+    start(check=False).shutdown(0)
+    spoil(tmp_path / "state")
+    agent = start(check=False)
+    agent.track("e")
+    assert "the queue cannot be used now: file is not a database" in agent.status().problems
+
+
 def test_consent_outlives_a_damaged_database(start: MakeAgent, tmp_path: Path) -> None:
     """Where nobody can read what was said, a sign of it is still there."""
     agent = start(check=False)
@@ -1183,7 +1192,7 @@ def test_a_handler_that_interrupts_recording_may_flush(start: MakeAgent) -> None
     """It holds what others wait for: it is told so at once, and delivery follows."""
     agent = start(interval=0.1)
     eventually(lambda: agent._scheduler is not None)
-    for lock in (agent._store.journal._lock, agent._state_lock):
+    for lock in (agent._store.journal._lock, agent._state_lock, agent._store._work):
         agent.track("e")
         with lock:
             assert not agent.flush()

@@ -19,6 +19,7 @@ from helpers import balanced, bodies, eventually, fill, opened, real_clock, trac
 from heap_agent import Agent
 from heap_agent._core.events import Kind
 from heap_agent._store.outlook import read_books, sizes
+from heap_agent._store.system import free_bytes
 from heap_agent.testing import Collector
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")
@@ -115,6 +116,54 @@ def test_an_end_on_a_full_disk_leaves_room_to_drain_it(small_disk: Path, server:
         arrived = numbers(server)
         assert arrived[:1_000] == list(range(1_000))
         assert len(arrived) == found.delivered == 4_000 - found.dropped
+        balanced(agent)
+
+
+def test_a_start_on_a_disk_without_room_drains_what_is_there(
+    small_disk: Path, server: Collector
+) -> None:
+    """Where no reserve can be made, what room there is goes to what waits, not to more of it."""
+    server.stop()
+    state = small_disk / "state"
+    with agent_on(state, server) as agent:
+        agent._keeper.stop(30.0)
+        for number in range(4_000):
+            agent.track("E", {"number": number, "text": "x" * 200})
+    (state / "reserve").unlink()
+    take = free_bytes(small_disk) - 900_000
+    (small_disk / "filler").write_bytes(b"x" * take)
+    server.start()
+    with agent_on(state, server) as agent:
+        assert agent.status().storage == "memory"
+        assert agent.flush(30)
+        assert numbers(server) == list(range(4_000))
+        (small_disk / "filler").unlink()
+        eventually(lambda: agent.status().storage == "disk")
+        balanced(agent)
+
+
+def test_what_the_journal_could_not_take_is_counted_at_the_end(
+    small_disk: Path, server: Collector
+) -> None:
+    """Also where SQLite has met no trouble yet, and the reserve is still held."""
+    server.stop()
+    state = small_disk / "state"
+    with agent_on(state, server) as agent:
+        eventually(lambda: (state / "reserve").exists())
+        agent._keeper.stop(30.0)
+        fill(small_disk / "filler")
+        for number in range(3_000):
+            agent.track("E", {"number": number, "text": "x" * 200})
+        agent.identify("late")
+        assert agent.status().storage == "memory" and (state / "reserve").exists()
+    server.start()
+    with agent_on(state, server) as agent:
+        assert agent.identity == "late"
+        assert agent.flush(30)
+        found = agent.status()
+        assert found.recorded == 3_000
+        assert found.dropped == found.dropped_by["unwritten"] > 2_000
+        assert len(numbers(server)) == found.delivered == 3_000 - found.dropped
         balanced(agent)
 
 

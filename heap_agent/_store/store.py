@@ -36,7 +36,7 @@ from heap_agent._store.absorb import BATCH, Absorbed, Request
 from heap_agent._store.bell import Bell
 from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, Trouble
 from heap_agent._store.event_queue import DROPPED, RECORDED
-from heap_agent._store.journal import Journal, Seams
+from heap_agent._store.journal import Journal, Seams, is_held_here
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.memory import Memory
 from heap_agent._store.owner import OWNER_LOCK, HeldLock, try_lock
@@ -166,8 +166,9 @@ class Store:
         with suppress(DatabaseTrouble):
             self.ledger.timeline.tick(*self.now())
         self.trouble = None
-        if self._reserve is not None:
-            self._reserve.hold()
+        if self._reserve is not None and not self._reserve.hold():
+            # An earlier owner gave it up, and there is still no room for it.
+            self._press()
         return True
 
     def close(self) -> int:
@@ -180,13 +181,23 @@ class Store:
         """
         with self._work:
             self._record_counts()
-            # On a full disk what room there is will be needed to drain the queue.
-            if not self._pressed and (self.journal.storage == "disk" or self.journal.retry()):
+            if not self._pressed and (self.journal.storage == "disk" or self._retry_at_the_end()):
                 self._return_to_disk()
             lost = self._leave_word()
             self.disown()
             self.journal.close()
             return lost
+
+    def _retry_at_the_end(self) -> bool:
+        """
+        On a full disk what room there is will be needed to drain the queue.
+        """
+        room = self._reserve is not None and self._reserve.room
+        if room and self.journal.retry():
+            return True
+        if self.directory is not None:
+            self._press()
+        return False
 
     def _leave_word(self) -> int:
         """
@@ -362,6 +373,11 @@ class Store:
         """
         with self._work:
             yield
+
+    @property
+    def held_here(self) -> bool:
+        """Whether this very thread has been interrupted inside of the store."""
+        return self.journal.held_here or is_held_here(self._work)
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
@@ -617,12 +633,20 @@ class Store:
             probe = system.probe_error(self.directory)
             full = probe is not None and system.is_full(probe)
         if full and not self._pressed:
-            self._pressed = True
-            self.journal.hold_off()
+            self._press()
+
+    def _press(self) -> None:
+        """
+        The disk is full, or nearly so: until the queue is drained nothing is written
+        there but what draining takes, and the reserve is for that.
+        """
+        self._pressed = True
+        self.journal.hold_off()
+        if self._reserve is not None:
             self._reserve.give_up()
-            if self.ledger is not None:
-                with suppress(DatabaseTrouble):
-                    self.ledger.database.checkpoint()
+        if self.ledger is not None:
+            with suppress(DatabaseTrouble):
+                self.ledger.database.checkpoint()
 
     def _note_fault(self, text: str, error: Exception) -> None:
         """
