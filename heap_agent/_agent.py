@@ -1091,13 +1091,16 @@ class Agent:
         Something was said that may concern who the user is. Not under the state
         lock: a new one is brought to the disk, and `track` must not wait for that.
         """
-        if not self._reload():
-            user = self._user_of(self._state)
-            with self._state_lock:
-                if user.user_id != self._user.user_id:
-                    self._replace_session()
-                self._user = user
-                self._derive()
+        before = self._user
+        if self._reload() or self._user is not before:
+            # Read, or found unreadable: then nobody who was there before comes back.
+            return
+        user = self._user_of(self._state)
+        with self._state_lock:
+            if user.user_id != self._user.user_id:
+                self._replace_session()
+            self._user = user
+            self._derive()
 
     def _wait_until_heard(self, *, own: bool = False) -> bool:
         """

@@ -1125,6 +1125,7 @@ def test_a_damaged_database_shows_in_the_status(start: MakeAgent, tmp_path: Path
 def test_consent_outlives_a_damaged_database(start: MakeAgent, tmp_path: Path) -> None:
     """Where nobody can read what was said, a sign of it is still there."""
     agent = start(check=False)
+    first = agent.user_id
     agent.opt_out(purge=False)
     agent.shutdown(0)
     spoil(tmp_path / "state")
@@ -1133,6 +1134,7 @@ def test_consent_outlives_a_damaged_database(start: MakeAgent, tmp_path: Path) -
     silent.track("e")
     assert silent.status().recorded == 0
     silent.opt_in()
+    assert silent.user_id not in (first, None)
     silent.shutdown(0)
     assert not start(check=False).status().opted_out
 

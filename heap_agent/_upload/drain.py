@@ -295,7 +295,8 @@ class Drain:
         Somebody in another process is waiting for a flush, and asks again and again.
         """
         now = time.monotonic()
-        asked = any(request.what == FLUSH for request in self._requests)
+        # A copy, made in one step: the keeper may add one meanwhile.
+        asked = any(request.what == FLUSH for request in list(self._requests))
         if asked and now - self._nudged >= _FLUSH_PATIENCE:
             self._nudged = now
             self._nudge()
