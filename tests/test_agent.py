@@ -1095,14 +1095,8 @@ def test_what_is_purged_is_gone_from_the_disk(start: MakeAgent, tmp_path: Path) 
         one.track("e", {"secret": "my-secret-value"})
     agent.opt_out()
 
-    def left() -> list[str]:
-        return [
-            path.name
-            for path in (tmp_path / "state").iterdir()
-            if b"my-secret-value" in path.read_bytes() or b"someone-private" in path.read_bytes()
-        ]
-
-    eventually(lambda: left() == [])
+    for word in ("my-secret-value", "someone-private"):
+        eventually(lambda word=word: on_disk(tmp_path / "state", word) == [])  # type: ignore[misc]
 
 
 def spoil(directory: Path) -> None:
@@ -1294,7 +1288,11 @@ def on_disk(place: Path, word: str) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    return path.read_bytes().decode("latin-1")
+    try:
+        return path.read_bytes().decode("latin-1")
+    except FileNotFoundError:
+        # A part of a journal that the owner has unlinked during the look.
+        return ""
 
 
 def test_the_current_user_is_forgotten(start: MakeAgent, server: Collector, tmp_path: Path) -> None:
@@ -1477,13 +1475,7 @@ def test_a_server_that_repeats_what_it_was_sent_is_forgotten_too(
     agent.flush()
     assert agent.forget(identity="thirteen-private") is True
     assert "thirteen" not in repr(agent.status())
-    eventually(
-        lambda: (
-            not any(
-                b"thirteen-private" in path.read_bytes() for path in (tmp_path / "state").iterdir()
-            )
-        )
-    )
+    eventually(lambda: on_disk(tmp_path / "state", "thirteen-private") == [])
 
 
 def test_forgetting_while_opted_out(start: MakeAgent) -> None:
