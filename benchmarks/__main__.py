@@ -12,7 +12,7 @@ import subprocess
 import sys
 from importlib import import_module
 
-from benchmarks import timing
+from benchmarks import tables
 from heap_agent._core import encoder
 
 #: Name → module with `TITLE` and `run()`, which returns rows.
@@ -50,9 +50,9 @@ def _run(name: str, as_json: bool) -> None:
         "encoder": encoder.NAME,
     }
     if as_json:
-        print(json.dumps({"benchmark": name, **about, "rows": timing.as_dicts(rows)}))
+        print(json.dumps({"benchmark": name, **about, "rows": rows}))
     else:
-        print(f"{module.TITLE}  ({', '.join(about.values())})\n\n{timing.table(rows)}")
+        print(f"{module.TITLE}  ({', '.join(about.values())})\n\n{tables.text(rows)}")
 
 
 if __name__ == "__main__":

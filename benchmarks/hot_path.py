@@ -17,7 +17,8 @@ from typing import Any
 
 import heap_agent
 from benchmarks import data
-from benchmarks.timing import Block, Candidate, Row, interleave
+from benchmarks.tables import Row
+from benchmarks.timing import Block, Candidate, interleave
 from heap_agent._core.encoder import NAME as ENCODER
 
 #: Encodes a whole record. The floor is that of the machine: orjson where it is.
@@ -33,7 +34,7 @@ else:
         return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-TITLE = "hot path: one event with 8 properties, µs a call"
+TITLE = "hot path: one event with 8 properties"
 
 CALLS, ROUNDS, WARM_UP = 250, 80, 8
 

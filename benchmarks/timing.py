@@ -11,11 +11,11 @@ import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any
 
 import attrs
 
 from benchmarks.data import SEED
+from benchmarks.tables import Row
 
 #: Runs some calls and returns how long each took, in ns.
 Block = Callable[[], list[int]]
@@ -37,22 +37,6 @@ class Candidate:
     floor: str
 
 
-@attrs.frozen
-class Row:
-    """
-    What came out for one candidate: µs, and the median over the rounds of
-    (its median ÷ its floor's median in the same round).
-    """
-
-    name: str
-    median: float
-    p90: float
-    p99: float
-    ratio: float
-    floor: str
-    calls: int
-
-
 def interleave(candidates: Sequence[Candidate], *, rounds: int, warm_up: int) -> list[Row]:
     """
     Let the candidates take turns, in another order each round.
@@ -61,6 +45,10 @@ def interleave(candidates: Sequence[Candidate], *, rounds: int, warm_up: int) ->
         candidates: Their floors among them.
         rounds: How often each has its turn.
         warm_up: Rounds before those, which do not count.
+
+    Returns:
+        For each candidate its times over all rounds, and the median over the rounds
+        of (its median ÷ its floor's median in the same round).
     """
     chance = random.Random(SEED)
     samples: dict[str, list[list[int]]] = {one.name: [] for one in candidates}
@@ -91,35 +79,19 @@ def _row(one: Candidate, samples: Mapping[str, list[list[int]]]) -> Row:
         statistics.median(times) / statistics.median(floor)
         for times, floor in zip(own, samples[one.floor], strict=True)
     ]
-    return Row(
-        name=one.name,
-        median=_percentile(everything, 50),
-        p90=_percentile(everything, 90),
-        p99=_percentile(everything, 99),
-        ratio=round(statistics.median(ratios), 3),
-        floor=one.floor,
-        calls=len(everything),
-    )
+    return {
+        "what": one.name,
+        "median µs": percentile(everything, 50) / 1_000,
+        "p90 µs": percentile(everything, 90) / 1_000,
+        "p99 µs": percentile(everything, 99) / 1_000,
+        "× floor": statistics.median(ratios),
+        "floor": one.floor,
+        "calls": len(everything),
+    }
 
 
-def _percentile(ordered: Sequence[int], percent: int) -> float:
-    return round(ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] / 1_000, 3)
-
-
-def table(rows: Sequence[Row]) -> str:
+def percentile(ordered: Sequence[int], percent: float) -> int:
     """
-    Rows as text, for people.
+    Of sorted values, the one that this share of them does not exceed.
     """
-    lines = [f"{'':34}{'median µs':>10}{'p90':>9}{'p99':>9}{'× floor':>10}"]
-    lines += [
-        f"{row.name:34}{row.median:10.2f}{row.p90:9.2f}{row.p99:9.2f}{row.ratio:10.2f}"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """
-    Rows for JSON.
-    """
-    return [attrs.asdict(row) for row in rows]
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
