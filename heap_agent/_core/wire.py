@@ -57,8 +57,10 @@ _LONGEST: Final = limits.EVENT_VALUE
 #: Text of at most this many code points has at most 1023 UTF-16 units.
 _SURELY_SHORT: Final = _LONGEST // 2
 
-#: Names and keys met so far are remembered up to this many of each.
+#: Names and keys met so far are remembered up to this many of each, and what begins
+#: a record of each name up to so many bytes.
 _REMEMBERED: Final = 4_096
+_REMEMBERED_BYTES: Final = 1_048_576
 
 #: What an event's properties may take, with room for the members before them.
 _MOST_BYTES: Final = limits.EVENT_BYTES - 4_096
@@ -112,9 +114,10 @@ class Ambient:
     Attributes:
         properties: Valid properties.
         keys: Their keys.
-        members: Their JSON without the opening brace: ``"a":1}``, or ``}``.
+        members: Their JSON without the closing brace: ``{"a":1``, or ``{``.
         head: How a record's body begins: `actor_line`.
-        leads: For each name met so far, the lines before the event's properties.
+        leads: For each name met so far, how a record's body begins: its first two lines,
+            and, where there are such properties, the third as far as they go: ``{"a":1,``.
     """
 
     properties: Mapping[str, Scalar]
@@ -128,14 +131,14 @@ class Ambient:
         """
         Encode valid properties.
         """
-        return cls(dict(properties), frozenset(properties), dumps(properties)[1:], head)
+        return cls(dict(properties), frozenset(properties), dumps(properties)[:-1], head)
 
     def under(self, own: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """
-        An event's own properties, and behind them what these do not override.
+        What these have that an event's own properties do not override, and those.
         """
         rest = {key: value for key, value in self.properties.items() if key not in own}
-        return {**own, **rest}
+        return {**rest, **own}
 
 
 NOTHING: Final = Ambient.of({})
@@ -244,20 +247,19 @@ class Wire:
             The three lines; None where `mended` has to look, or where the first
             of them is missing: it is nobody's visit.
         """
-        if type(event) is not str:
-            return None
-        lead = ambient.leads.get(event)
-        if lead is None:
-            lead = self._learn_name(event, ambient)
-            if lead is None:
-                return None
-        if properties is None:
-            return b"%b{%b" % (lead, ambient.members)
-        if type(properties) is not dict:
-            return None
-        # A key may be of any class, and its `__hash__` and `__eq__` raise anything,
-        # at each step but the look at its type. `mended` asks neither of them.
+        # A name or a key may be of any class, and its `__hash__` and `__eq__` raise
+        # anything, at each step but the look at its type; `mended` asks neither of them.
+        # What equals a known name or key is taken for it.
         try:
+            lead = ambient.leads.get(event)  # type: ignore[call-overload]
+            if lead is None:
+                lead = self._learn_name(event, ambient)
+                if lead is None:
+                    return None
+            if properties is None:
+                return _alone(lead, ambient)
+            if type(properties) is not dict:
+                return None
             # A copy, because another thread may change the caller's dict between
             # the check of a value and its encoding.
             own = properties.copy()
@@ -280,17 +282,19 @@ class Wire:
             if not ambient.keys:
                 encoded = dumps(own, None, STRICT)
             elif not own:
-                encoded = b"{" + ambient.members
+                return _alone(lead, ambient)
             elif ambient.keys.isdisjoint(own):
-                encoded = dumps(own, None, STRICT)[:-1] + b"," + ambient.members
+                encoded = dumps(own, None, STRICT)[1:]
             else:
+                lead = lead[: lead.rindex(b"\n") + 1]
                 encoded = dumps(ambient.under(own), None, STRICT)
         except Exception:
             return None
+        body: bytes = lead + encoded
         # No text in it has more UTF-16 units than all of it has bytes of UTF-8.
-        if len(encoded) > _LONGEST and not _fits(own, encoded):
+        if len(encoded) > _LONGEST and not _fits(own, body):
             return None
-        return lead + encoded
+        return body
 
     def mended(self, event: Any, properties: object, ambient: Ambient) -> Tail:
         """
@@ -316,13 +320,18 @@ class Wire:
             _name_line(name) + dumps(fitted), repair.label(name), faults + own.faults + more
         )
 
-    def _learn_name(self, event: str, ambient: Ambient) -> bytes | None:
-        name = self._names.get(event) or self._checked_name(event)
-        if name is None or not ambient.head:
+    def _learn_name(self, event: object, ambient: Ambient) -> bytes | None:
+        if type(event) is not str or not ambient.head:
             return None
-        if len(ambient.leads) >= _REMEMBERED:
+        name = self._names.get(event) or self._checked_name(event)
+        if name is None:
+            return None
+        lead = ambient.head + name
+        if ambient.keys:
+            lead += ambient.members + b","
+        if len(ambient.leads) >= min(_REMEMBERED, _REMEMBERED_BYTES // len(lead)):
             ambient.leads.clear()
-        lead = ambient.leads[event] = ambient.head + name
+        ambient.leads[event] = lead
         return lead
 
     def _checked_name(self, event: str) -> bytes | None:
@@ -353,7 +362,14 @@ class Wire:
         return True
 
 
-def _fits(own: Mapping[object, object], encoded: bytes) -> bool:
+def _alone(lead: bytes, ambient: Ambient) -> bytes:
+    """
+    The body of an event that has no properties of its own.
+    """
+    return lead[:-1] + b"}" if ambient.keys else lead + b"{}"
+
+
+def _fits(own: Mapping[object, object], body: bytes) -> bool:
     """
     Whether each text is surely within its limit, and all of them are.
     """
@@ -361,7 +377,7 @@ def _fits(own: Mapping[object, object], encoded: bytes) -> bool:
         if type(value) is str and len(value) > _SURELY_SHORT:
             if len(value) > _LONGEST or not value.isascii():
                 return False
-    return len(encoded) <= _MOST_BYTES
+    return len(body) <= _MOST_BYTES
 
 
 def _name_line(name: str) -> bytes:

@@ -34,7 +34,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
-from zlib import crc32
+from zlib import adler32
 
 import attrs
 
@@ -190,7 +190,7 @@ class Journal:
                 sequence = self._sequence = self._sequence + 1
                 record = pack_head(RECORD_MAGIC, len(body), kind, flags, wall_ns, boot_ns, sequence)
                 record += body
-                record += pack_checksum(crc32(record, part.salt))
+                record += pack_checksum(adler32(record, part.salt))
                 try:
                     written = self._write(part.fd, record)
                     if written != len(record):
