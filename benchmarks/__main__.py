@@ -16,7 +16,7 @@ from benchmarks import tables
 from heap_agent._core import encoder
 
 #: Name → module with `TITLE` and `run()`, which returns rows.
-BENCHMARKS = {"hot-path": "benchmarks.hot_path"}
+BENCHMARKS = {"hot-path": "benchmarks.hot_path", "delivery": "benchmarks.delivery"}
 
 
 def main() -> int:
