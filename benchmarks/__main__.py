@@ -16,7 +16,13 @@ from benchmarks import tables
 from heap_agent._core import encoder
 
 #: Name → module with `TITLE` and `run()`, which returns rows.
-BENCHMARKS = {"hot-path": "benchmarks.hot_path", "delivery": "benchmarks.delivery"}
+BENCHMARKS = {
+    "hot-path": "benchmarks.hot_path",
+    "live": "benchmarks.live",
+    "contention": "benchmarks.contention",
+    "threads": "benchmarks.threads",
+    "delivery": "benchmarks.delivery",
+}
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ import importlib.metadata
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -29,6 +30,10 @@ import attrs
 UNBOUNDED = 10_000_000
 
 USER = "alice@example.com"
+
+
+def _nothing() -> None:
+    pass
 
 
 class Mode(Enum):
@@ -55,11 +60,13 @@ class Client:
         track: Record an event, by its name and properties.
         flush: Return when what was recorded has been sent. Some clients end with it.
         close: Stop, as a program that ends in order would.
+        wake: Have its sender begin now, where it would wait for its interval.
     """
 
     track: Callable[[str, dict[str, Any]], object]
     flush: Callable[[], object]
     close: Callable[[], object]
+    wake: Callable[[], object] = _nothing
 
 
 @attrs.frozen
@@ -115,10 +122,6 @@ def _no_way_out(endpoint: str) -> Mapping[str, str]:
     }
 
 
-def _nothing() -> None:
-    pass
-
-
 # The clients, each as its own documentation opens it
 
 
@@ -136,7 +139,12 @@ def _heap_agent(endpoint: str, mode: Mode) -> Client:
         app_budget=None,
         at_exit=False,
     )
-    return Client(agent.track, lambda: agent.flush(timeout=120), agent.shutdown)
+    return Client(
+        agent.track,
+        lambda: agent.flush(timeout=120),
+        agent.shutdown,
+        threading.Thread(target=agent.flush, daemon=True).start,
+    )
 
 
 def _mixpanel(endpoint: str, mode: Mode) -> Client:

@@ -90,6 +90,22 @@ def _row(one: Candidate, samples: Mapping[str, list[list[int]]]) -> Row:
     }
 
 
+def spread(times: Sequence[int]) -> Row:
+    """
+    How long calls took, in µs: columns for a table.
+
+    Args:
+        times: In ns, in any order.
+    """
+    ordered = sorted(times)
+    return {
+        "median µs": percentile(ordered, 50) / 1_000,
+        "p90 µs": percentile(ordered, 90) / 1_000,
+        "p99 µs": percentile(ordered, 99) / 1_000,
+        "p99.9 µs": percentile(ordered, 99.9) / 1_000,
+    }
+
+
 def percentile(ordered: Sequence[int], percent: float) -> int:
     """
     Of sorted values, the one that this share of them does not exceed.
