@@ -20,6 +20,8 @@ from benchmarks.server import Seen, Server, running
 from benchmarks.tables import Row
 
 TITLE = "delivery: events to a server on loopback that answers 200"
+#: Rows of other clients are among those.
+COMPARES = True
 
 EVENTS, REPEATS = 20_000, 3
 

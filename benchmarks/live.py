@@ -16,6 +16,8 @@ from benchmarks.tables import Row
 from benchmarks.timing import Block, spread
 
 TITLE = "live: one event with 8 properties, while earlier ones are sent to loopback"
+#: Rows of other clients are among those.
+COMPARES = True
 
 #: Recorded before the clock runs, so that the sender has work from the first call to the last.
 BACKLOG = 10_000

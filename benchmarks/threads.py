@@ -17,10 +17,12 @@ from benchmarks.peers import Mode, Peer
 from benchmarks.tables import Row
 
 TITLE = "threads: events a second, recorded by 8 threads together and by one"
+#: Rows of other clients are among those.
+COMPARES = True
 
 THREADS = 8
 #: Recorded in a turn, by however many threads; and turns, the first of which does not count.
-EVENTS, TURNS = 8_000, 10
+EVENTS, TURNS = 4_000, 8
 
 #: Events a second of one thread, and of all.
 Rates = tuple[float, float]
