@@ -13,13 +13,13 @@ import atexit
 import logging
 import math
 import os
-import random
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -29,7 +29,6 @@ import attrs
 from heap_agent import _config
 from heap_agent._aside import aside
 from heap_agent._core import limits, repair, session, wire
-from heap_agent._core.delivery import Delivery, Policy
 from heap_agent._core.encoder import dumps
 from heap_agent._core.events import Actor, Fault, Kind, Scalar
 from heap_agent._core.records import GIVEN
@@ -49,14 +48,14 @@ from heap_agent._core.state import (
     property_facet,
 )
 from heap_agent._options import DURATION_MAXIMUM
-from heap_agent._status import Status, read_status
+from heap_agent._outbox import Outbox
 from heap_agent._store import system
-from heap_agent._store.absorb import Request
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.forking import undivided
 from heap_agent._store.journal import is_held_here
 from heap_agent._store.keeper import Duties, Keeper
 from heap_agent._store.store import (
+    FLUSH,
     Store,
     consent_was_withdrawn,
     copied_from_elsewhere,
@@ -64,11 +63,10 @@ from heap_agent._store.store import (
     known_first_user,
     note_consent,
 )
-from heap_agent._upload.drain import FLUSH, Drain, Sender
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
 if TYPE_CHECKING:
-    from heap_agent._upload.scheduler import Scheduler
+    from heap_agent._status import Status
 
 _log = logging.getLogger("heap_agent.agent")
 
@@ -83,10 +81,6 @@ _CLOSING_PATIENCE: Final = 3.0
 
 #: … and where it cannot be made, because of what a signal handler has interrupted.
 _HANDLER_PATIENCE: Final = 0.5
-
-#: Seconds after the start before the thread that delivers is started, so that
-#: its imports do not compete with the program's own.
-_SENDER_DELAY: Final = 1.0
 
 #: A plain int: a look into the enumeration costs as much as reading a clock.
 _EVENT: Final = int(Kind.EVENT)
@@ -147,8 +141,8 @@ class Agent:
         "_config",
         "_device",
         "_directory",
-        "_drain",
         "_encode",
+        "_end_lock",
         "_ended",
         "_ending",
         "_guest",
@@ -158,10 +152,9 @@ class Agent:
         "_lost",
         "_machine",
         "_muted",
+        "_outbox",
         "_problems",
         "_put",
-        "_scheduler",
-        "_sender_lock",
         "_session",
         "_session_timeout",
         "_session_until",
@@ -274,23 +267,15 @@ class Agent:
         self._version = 0
         self._attending = False
         self._asleep = False
-        self._scheduler: Scheduler | None = None
-        self._sender_lock = threading.RLock()
+        self._end_lock = threading.RLock()
         self._store = Store(
             self._directory, self._clock, max_bytes=config.max_bytes, attend=self._attend
         )
         self._put = self._store.journal.put
-        self._drain = Drain(
+        self._outbox = Outbox(
             self._store,
-            Delivery(
-                Policy(
-                    interval=self._interval,
-                    identity_budget=config.identity_budget,
-                    app_budget=config.app_budget,
-                    fleet_size=config.fleet_size,
-                )
-            ),
-            self._make_transport,
+            config,
+            interval=self._interval,
             allowed=self._may_send,
             state_changed=self._reload,
             report_losses=self._report_losses if config.report_losses else None,
@@ -299,10 +284,11 @@ class Agent:
             self._store,
             Duties(
                 state_changed=self._reload,
-                became_owner=self._became_owner,
-                requested=self._requested,
-                absorb=self._drain.absorb,
-                clock_jumped=self._clock_jumped,
+                look=self._look,
+                requested=self._outbox.add_requests,
+                absorb=self._outbox.absorb,
+                # After suspend, too, the sender would sleep on for what is left.
+                clock_jumped=self._outbox.hurry,
                 state_removed=self._restate,
             ),
             sync_interval=config.sync_interval,
@@ -330,9 +316,6 @@ class Agent:
             )
         if not self._reload():
             self._keeper.reload_soon()
-        if self._store.ledger is not None:
-            # What an earlier run left behind is delivered without a word from us.
-            self._became_owner()
         self._start_keeper()
 
     def _start_keeper(self) -> None:
@@ -342,35 +325,6 @@ class Agent:
         self._asleep, self._attending = False, True
         if not self._keeper.start():
             self._asleep, self._attending = True, False
-
-    def _make_transport(self) -> Sender:
-        # Imported where it is first needed: urllib3 costs more than all the rest.
-        with undivided():
-            from heap_agent._upload.transport import Transport
-            from heap_agent._version import USER_AGENT
-
-        config = self._config
-        return Transport(
-            config.base_url,
-            user_agent=USER_AGENT,
-            connect_timeout=config.connect_timeout,
-            read_timeout=config.read_timeout,
-            ca_bundle=_text(config.ca_bundle),
-            client_cert=_text(config.client_cert),
-            client_key=_text(config.client_key),
-            proxy=config.proxy,
-            wall=lambda: self._wall_ns() / 1e9,
-        )
-
-    def _start_sender(self, delay: float) -> None:
-        with undivided():
-            from heap_agent._upload.scheduler import Scheduler
-
-        with self._sender_lock:
-            if self._scheduler is None and not self._ended:
-                scheduler = Scheduler(self._drain.tick, name="heap-agent-sender")
-                scheduler.start(delay)
-                self._scheduler = scheduler
 
     def _attend(self) -> None:
         """
@@ -384,23 +338,10 @@ class Agent:
 
     # -- what the keeper tells --------------------------------------------------------
 
-    def _became_owner(self) -> None:
-        # Devices that were switched on together do not ask together.
-        delay = random.uniform(0, self._interval)
-        threading_delay = min(_SENDER_DELAY, self._interval)
+    def _look(self, journal_bytes: int) -> None:
+        # What an earlier run left behind is delivered without a word from us.
         if self._attending:
-            self._start_sender(max(0.0, delay - threading_delay))
-
-    def _requested(self, requests: list[Request]) -> None:
-        self._drain.add_requests(requests)
-        self._start_sender(0.0)
-        if self._scheduler is not None:
-            self._scheduler.run_after(0.0)
-
-    def _clock_jumped(self) -> None:
-        # After suspend, too, the thread would sleep on for what is left.
-        if self._scheduler is not None:
-            self._scheduler.run_after(0.0)
+            self._outbox.look(journal_bytes)
 
     def _reload(self) -> bool:
         """
@@ -891,9 +832,7 @@ class Agent:
             )
             value = limits.INTERVAL_MINIMUM
         self._interval = value
-        self._drain.change_interval(value)
-        if self._scheduler is not None:
-            self._scheduler.run_after(value)
+        self._outbox.change_interval(value)
 
     def set_app_id(self, app_id: str | int) -> None:
         """
@@ -965,8 +904,7 @@ class Agent:
         End a pause, in every process on this directory; delivers at once.
         """
         self._pause(False)
-        if self._scheduler is not None:
-            self._scheduler.run_after(0.0)
+        self._outbox.hurry()
 
     def _pause(self, paused: bool) -> None:
         if self._config.disabled:
@@ -974,7 +912,7 @@ class Agent:
         with self._state_lock:
             self._set({PAUSED: paused})
         if paused:
-            self._drain.barrier()
+            self._outbox.barrier()
 
     # -- consent --------------------------------------------------------------------
 
@@ -1010,7 +948,7 @@ class Agent:
             # What was written here goes when the owner unlinks the sealed part.
             self._store.journal.rotate()
         self._keeper.sync_soon()
-        self._drain.barrier()
+        self._outbox.barrier()
         self._wait_until_heard()
 
     def opt_in(self) -> None:
@@ -1084,7 +1022,7 @@ class Agent:
         self._keeper.sync_soon()
         done = self._wait_until_heard(own=True)
         # What has begun to leave is gone when the request has ended.
-        return self._drain.barrier(_CONSENT_PATIENCE) and done
+        return self._outbox.barrier(_CONSENT_PATIENCE) and done
 
     def _find_user(self) -> None:
         """
@@ -1116,7 +1054,7 @@ class Agent:
             store.mend(time.monotonic(), patience=0.0)
         try:
             if store.ledger is not None or self._directory is None:
-                self._drain.absorb()
+                self._outbox.absorb()
                 return store.trouble is None
         finally:
             if own and (self._ended or self._config.do_not_track):
@@ -1152,8 +1090,7 @@ class Agent:
         if self._interrupted:
             # A signal handler that has interrupted a call: whoever delivers would wait
             # for what only this thread can give back.
-            if self._scheduler is not None:
-                self._scheduler.run_after(0.0)
+            self._outbox.hurry()
             return False
         return bool(aside(lambda: self._flush(seconds)))
 
@@ -1180,11 +1117,7 @@ class Agent:
             self._keeper.start()
         self._store.mend(time.monotonic(), patience=0.0)
         left_over = None if seconds is None else max(0.0, deadline - time.monotonic())
-        empty = self._drain.flush(left_over)
-        if self._scheduler is not None:
-            # It may have been asleep for as long as the trouble was expected to last.
-            self._scheduler.run_after(self._interval)
-        return empty
+        return self._outbox.flush(left_over)
 
     def sync(self, timeout: float | timedelta | None = None) -> bool:
         """
@@ -1217,9 +1150,9 @@ class Agent:
             The books (``recorded = queued + delivered + dead + dropped``) and
             more; see `Status`.
         """
-        return read_status(
+        return _read_status()(
             self._store,
-            self._drain,
+            self._outbox.drain,
             self._config,
             problems=(*self._problems, *self._troubles()),
             app_id=None if self._app_id == _NAMELESS else self._app_id,
@@ -1258,7 +1191,7 @@ class Agent:
             return
         wanted = self._config.shutdown_timeout if timeout is None else timeout
         seconds = _duration("timeout", wanted)
-        with self._sender_lock:
+        with self._end_lock:
             if not self._ended:
                 self._ended = True
                 self._ending = threading.Thread(
@@ -1280,12 +1213,9 @@ class Agent:
         # a lock that this needs, and nobody else could ever give it back.
         deadline = time.monotonic() + seconds
         self._attending = False
-        self._drain.stop()
-        scheduler = self._scheduler
+        self._outbox.end()
         farewell: Callable[[], None] | None = None
-        if scheduler is not None:
-            scheduler.stop(seconds, last=self._say_farewell)
-        else:
+        if not self._outbox.stop(seconds, self._say_farewell):
 
             def farewell() -> None:
                 self._say_farewell(deadline - time.monotonic())
@@ -1302,7 +1232,7 @@ class Agent:
     def _say_farewell(self, seconds: float) -> None:
         # What the disk did not take is sent now or never.
         self._store.mend(time.monotonic(), patience=0.0)
-        self._drain.finish(seconds)
+        self._outbox.finish(seconds)
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -1417,8 +1347,19 @@ def _random_id() -> str:
     return session.id_from(int.from_bytes(os.urandom(8), "little"))
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+@cache
+def _read_status() -> Callable[..., Status]:
+    # Not on the main thread, where a signal handler could find a module half made.
+    found = aside(_load_status)
+    assert found is not None
+    return found
+
+
+def _load_status() -> Callable[..., Status]:
+    with undivided():
+        from heap_agent._status import read_status
+
+    return read_status
 
 
 def _shown(value: object) -> str:

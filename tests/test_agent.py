@@ -1187,7 +1187,7 @@ def test_a_name_given_elsewhere_ends_no_visit(start: MakeAgent) -> None:
 def test_a_handler_that_interrupts_recording_may_flush(start: MakeAgent) -> None:
     """It holds what others wait for: it is told so at once, and delivery follows."""
     agent = start(interval=0.1)
-    eventually(lambda: agent._scheduler is not None)
+    eventually(lambda: agent._outbox._scheduler is not None)
     for lock in (agent._store.journal._lock, agent._state_lock, agent._store._work):
         agent.track("e")
         with lock:

@@ -223,7 +223,12 @@ class Absorber:
             for part in parts:
                 with suppress(OSError):
                     size = part.path.stat().st_size
-                    total += max(0, size - positions.get((part.journal, part.number), 0))
+                    read = positions.get(part.place)
+                    if read is None:
+                        # In a part that nobody has written to yet nothing waits.
+                        header = read_header(part.path)
+                        read = 0 if header is None else header.size
+                    total += max(0, size - read)
         return total
 
     # -- one transaction --

@@ -15,14 +15,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from heap_agent._store.absorb import Absorbed, Request
-from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.inbox import Inbox
-from heap_agent._store.store import Store
+from heap_agent._store.store import Measured, Store
 
 _log = logging.getLogger("heap_agent.store")
 
@@ -36,16 +33,15 @@ _COUNTS_EVERY: Final = 5.0
 _SUSPENDED: Final = 2.0
 
 
-@attrs.frozen(slots=True)
-class Duties:
+class Duties(NamedTuple):
     """
     What the keeper tells others, always on its own thread.
 
     Attributes:
         state_changed: Another process has changed the state. Returns whether it
             could be read; if not, it is asked again with the next look.
-        became_owner: This process delivers from now on, from the directory or
-            from memory.
+        look: Something may wait here that this process delivers, from the directory
+            or from memory; told with each look, with the size of the journals.
         requested: Requests that only the sender can carry out.
         absorb: Absorb now; whether rows may be frozen at once is the sender's
             knowledge.
@@ -55,7 +51,7 @@ class Duties:
     """
 
     state_changed: Callable[[], bool]
-    became_owner: Callable[[], None]
+    look: Callable[[int], None]
     requested: Callable[[list[Request]], None]
     absorb: Callable[[], Absorbed]
     clock_jumped: Callable[[], None]
@@ -84,7 +80,6 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._unsynced_since: float | None = None
         self._counts_written = 0.0
-        self._delivers = False
         # What the bell has told, until it is done: a disk may be busy for a while.
         self._to_absorb = False
         self._to_reload = False
@@ -189,12 +184,11 @@ class Keeper:
             self._counts_written = now
             store.flush_counts()
         owns = self._may_own and store.try_to_own()
+        found = self._listen_to_others(store.measure())
+        store.keep_within_bounds(found)
         # What is in memory is sent by this process, whoever owns the directory.
-        if (owns or store.memory is not None) and not self._delivers:
-            self._duties.became_owner()
-            self._delivers = True
-        self._listen_to_others()
-        store.keep_within_bounds()
+        if owns or store.memory is not None:
+            self._duties.look(found.sizes.journals)
 
     def _slept(self, now: float) -> bool:
         """
@@ -216,25 +210,21 @@ class Keeper:
             if journal.sync():
                 self._unsynced_since = None
 
-    def _listen_to_others(self) -> None:
+    def _listen_to_others(self, found: Measured) -> Measured:
+        """
+        Returns:
+            How large the directory is after that.
+        """
         store = self._store
         rung, foreign = store.listen()
         self._to_absorb |= rung
         self._to_reload |= foreign
-        if store.ledger is not None and (
-            self._to_absorb or self._much_is_pending() or store.crowded
-        ):
+        if store.ledger is not None and (self._to_absorb or store.has_much(found)):
             done = self._duties.absorb()
             self._to_absorb = store.trouble is not None
             if done.requests:
                 self._duties.requested(done.requests)
+            found = store.measure()
         if self._to_reload:
             self._to_reload = not self._duties.state_changed()
-
-    def _much_is_pending(self) -> bool:
-        ledger = self._store.ledger
-        try:
-            part = self._store.bounds.part
-            return ledger is not None and ledger.absorber.pending_bytes() >= part
-        except DatabaseTrouble:
-            return False
+        return found

@@ -14,10 +14,10 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -52,11 +52,15 @@ def database_path(directory: Path) -> Path:
     """
     The database in force: the highest generation, or the first.
     """
+    names: list[str] = []
     with suppress(OSError):
-        found = [match for name in os.listdir(directory) if (match := _DATABASE.match(name))]
-        if found:
-            return directory / max(found, key=lambda match: int(match[1]))[0]
-    return directory / "queue-1.db"
+        names = os.listdir(directory)
+    return directory / _database_among(names)
+
+
+def _database_among(names: Iterable[str]) -> str:
+    found = [match for name in names if (match := _DATABASE.match(name))]
+    return max(found, key=lambda match: int(match[1]))[0] if found else "queue-1.db"
 
 
 def fingerprint(machine: str) -> str:
@@ -66,8 +70,7 @@ def fingerprint(machine: str) -> str:
     return hashlib.sha256(machine.encode()).hexdigest()[:16]
 
 
-@attrs.frozen(slots=True)
-class Sizes:
+class Sizes(NamedTuple):
     """
     Bytes in a directory, by kind of file.
 
@@ -93,20 +96,16 @@ def sizes(directory: Path) -> Sizes:
     """
     Bytes of everything in the directory.
     """
-    database = database_path(directory).name
-    journals = in_database = others = writers = 0
+    found: dict[str, int] = {}
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            writers += files.is_lock(entry.name)
             with suppress(OSError):
-                size = entry.stat(follow_symlinks=False).st_size
-                if entry.name.endswith(files.SUFFIX):
-                    journals += size
-                elif entry.name.startswith(database):
-                    in_database += size
-                else:
-                    others += size
-    return Sizes(journals, in_database, others, writers)
+                found[entry.name] = entry.stat(follow_symlinks=False).st_size
+    database = _database_among(found)
+    journals = sum(size for name, size in found.items() if name.endswith(files.SUFFIX))
+    in_database = sum(size for name, size in found.items() if name.startswith(database))
+    others = sum(found.values()) - journals - in_database
+    return Sizes(journals, in_database, others, sum(map(files.is_lock, found)))
 
 
 # -- the books ----------------------------------------------------------------------

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from heap_agent._core.bounds import RECORD, Bounds
 from heap_agent._core.events import Actor, Kind
@@ -60,8 +60,24 @@ _LITTLE: Final = 200
 #: The file that stands for a withdrawn consent.
 _OPTED_OUT: Final = "opted-out"
 
+#: The request of a process that wants to see everything delivered.
+FLUSH: Final = "flush"
+
 #: Answers to requests that are kept.
 _ANSWERS: Final = 100
+
+
+class Measured(NamedTuple):
+    """
+    How large the directory was.
+
+    Attributes:
+        sizes: By kind of file.
+        written: What this process's journal had written just before.
+    """
+
+    sizes: outlook.Sizes
+    written: int
 
 
 class Store:
@@ -521,40 +537,61 @@ class Store:
 
     # -- room --
 
-    @property
-    def crowded(self) -> bool:
-        """Whether this process has something to drop or to unlink."""
+    def measure(self) -> Measured:
+        """
+        How large the directory is now.
+        """
+        # Measuring takes a while, in which others record.
+        written = self.journal.written
+        directory = self.directory
+        return Measured(outlook.Sizes() if directory is None else outlook.sizes(directory), written)
+
+    def has_much(self, found: Measured) -> bool:
+        """
+        Whether this process should absorb: much waits to be read, or there is
+        something to drop or to unlink.
+        """
         if self.ledger is None or self.directory is None:
             return False
-        return outlook.sizes(self.directory).total > self.bounds.crowded
+        if found.sizes.total > self.bounds.crowded:
+            return True
+        part = self.bounds.part
+        try:
+            # Asked only where there can be so much: it takes another look.
+            return found.sizes.journals >= part and self.ledger.absorber.pending_bytes() >= part
+        except DatabaseTrouble:
+            return False
 
-    def keep_within_bounds(self) -> None:
+    def keep_within_bounds(self, found: Measured | None = None) -> None:
         """
         Set the journal's hard cap; hold dead letters to their share, and the
         reserve; erase what could not be erased before.
+
+        Args:
+            found: Measured just now, if it was.
         """
         if self.directory is None:
             return
+        found = found or self.measure()
         with self._work:
-            if self.ledger is not None:
-                self._look_after(self.ledger)
-        if self.ledger is not None and self._reserve is not None:
-            if not self._pressed and not self.crowded:
+            if self.ledger is not None and self._look_after(self.ledger):
+                found = self.measure()
+        if self.ledger is not None and self._reserve is not None and not self._reserve.held:
+            if not self._pressed and found.sizes.total <= self.bounds.crowded:
                 self._reserve.hold()
-        self._cap_journal()
+                found = self.measure()
+        self._cap_journal(found)
 
-    def _cap_journal(self) -> None:
+    def _cap_journal(self, found: Measured | None = None) -> None:
         if self.journal.full:
             # What was read of it stands in the queue, too, until it is unlinked.
             self.journal.rotate()
         if self.directory is not None:
-            # Measuring takes a while, in which others record.
-            before = self.journal.written
-            found = outlook.sizes(self.directory)
-            used = found.journals + found.others + max(found.database, self._folded())
+            sizes, written = found or self.measure()
+            used = sizes.journals + sizes.others + max(sizes.database, self._folded())
             # All who record measure the same room.
-            room = (self.bounds.full - used) // max(1, found.writers)
-            self.journal.allow(min(room, self.bounds.unseen), since=before)
+            room = (self.bounds.full - used) // max(1, sizes.writers)
+            self.journal.allow(min(room, self.bounds.unseen), since=written)
 
     def _folded(self) -> int:
         """
@@ -567,7 +604,12 @@ class Store:
         except DatabaseTrouble:
             return 0
 
-    def _look_after(self, ledger: Ledger) -> None:
+    def _look_after(self, ledger: Ledger) -> bool:
+        """
+        Returns:
+            Whether the directory may have another size now.
+        """
+        busy = self._to_erase or ledger.queue.dead_has_grown
         try:
             self._erase(ledger)
             if ledger.queue.dead_has_grown:
@@ -577,6 +619,7 @@ class Store:
                 ledger.queue.dead_has_grown = False
         except DatabaseTrouble as error:
             self._note(error)
+        return busy
 
     def _make_room(self, ledger: Ledger) -> int:
         """

@@ -31,13 +31,11 @@ from heap_agent._store.absorb import REPORT, Absorbed, Request
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.event_queue import DROPPED, Stored
 from heap_agent._store.ledger import Ledger
-from heap_agent._store.store import Store
+from heap_agent._store.store import FLUSH, Store
 
 _log = logging.getLogger("heap_agent.upload")
 
 MEMO: Final = "delivery"
-#: The request of another process that wants to see everything delivered.
-FLUSH: Final = "flush"
 
 _REPORTED: Final = "losses_reported"
 
