@@ -16,7 +16,6 @@ Attributes:
 import logging as _logging
 from typing import TYPE_CHECKING
 
-from heap_agent._aliases import Agent
 from heap_agent._api import (
     add_event_properties,
     add_user_properties,
@@ -43,7 +42,6 @@ from heap_agent._api import (
     sync,
     track,
 )
-from heap_agent._status import Status
 from heap_agent.exceptions import HeapAgentError, InvalidCall, InvalidValue, NotStarted
 
 # Heap's spellings.
@@ -102,6 +100,9 @@ _ATTRIBUTES = {
 }
 
 if TYPE_CHECKING:
+    from heap_agent._aliases import Agent
+    from heap_agent._status import Status
+
     user_id: str | None
     userId: str | None
     identity: str | None
@@ -111,12 +112,19 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        if name in _ATTRIBUTES:
-            from heap_agent._api import attribute
+        from heap_agent import _api
 
-            return attribute(_ATTRIBUTES[name])
+        if name in _ATTRIBUTES:
+            return _api.attribute(_ATTRIBUTES[name])
+        if name == "Agent":
+            return _api.agent_class()
+        if name == "Status":
+            return _api.status_class()
         if name == "__version__":
             from heap_agent._version import version
 
             return version()
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__, *_ATTRIBUTES})

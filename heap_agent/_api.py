@@ -2,8 +2,9 @@
 The verbs as functions, over one default agent.
 
 The only mutable state is `_default`, its options, and who is creating it; `_lock`
-guards that. This module must not decide anything: each function is one line
-over the agent's method.
+guards that. `Agent` and all that it needs are loaded when somebody wants one, so that
+importing the package costs a program next to nothing. This module must not decide
+anything: each function is one line over the agent's method.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from heap_agent import _config
-from heap_agent._aliases import Agent, warn_of_default_gesture
-from heap_agent._status import Status
+from heap_agent._aside import aside
+from heap_agent._store.forking import undivided
 from heap_agent.exceptions import InvalidCall, NotStarted
+
+if TYPE_CHECKING:
+    from heap_agent._aliases import Agent
+    from heap_agent._status import Status
 
 _lock = threading.RLock()
 _default: Agent | None = None
@@ -28,9 +32,47 @@ _starting: int | None = None
 
 
 @cache
+def agent_class() -> type[Agent]:
+    """
+    `Agent`, loaded with the first call.
+    """
+    # Not on the main thread, where a signal handler could find a module half made.
+    found = aside(_load_agent)
+    assert found is not None
+    return found
+
+
+def _load_agent() -> type[Agent]:
+    with undivided():
+        from heap_agent._aliases import Agent
+
+    # The contracts stand on the methods; a second copy here would drift.
+    for verb in _VERBS:
+        verb.__doc__ = getattr(Agent, verb.__name__).__doc__
+    return Agent
+
+
+@cache
+def status_class() -> type[Status]:
+    """
+    `Status`, loaded with the first call.
+    """
+    found = aside(_load_status)
+    assert found is not None
+    return found
+
+
+def _load_status() -> type[Status]:
+    with undivided():
+        from heap_agent._status import Status
+
+    return Status
+
+
+@cache
 def _idle() -> Agent:
     """Stands in where silence is asked for and nothing was started."""
-    return Agent(disabled=True)
+    return agent_class()(disabled=True)
 
 
 def init(app_id: str | int | None = None, **options: Any) -> Agent:
@@ -56,9 +98,10 @@ def init(app_id: str | int | None = None, **options: Any) -> Agent:
     global _default, _options, _starting
     with _lock:
         if _default is None or _default.ended:
+            agent = agent_class()
             _starting = threading.get_ident()
             try:
-                _default, _options = Agent(app_id, **options), options
+                _default, _options = agent(app_id, **options), options
             finally:
                 _starting = None
             return _default
@@ -98,9 +141,16 @@ def default_agent() -> Agent:
 
 def _started() -> Agent:
     # A logging handler may track what `init` itself logs: that is nobody's mistake.
-    if _starting == threading.get_ident() or _config.load({}).config.disabled:
+    if _starting == threading.get_ident() or _is_disabled():
         return _idle()
     raise NotStarted('heap_agent is not started: call heap_agent.init("<app id>") first')
+
+
+def _is_disabled() -> bool:
+    agent_class()  # which loads what is looked at here
+    from heap_agent import _config
+
+    return _config.load({}).config.disabled
 
 
 def track(
@@ -109,50 +159,62 @@ def track(
     *,
     timestamp: datetime | float | None = None,
 ) -> None:
+    """Record one event. See `Agent`."""
     (_default or _started()).track(event, properties, timestamp=timestamp)
 
 
 def identify(identity: str | int) -> None:
+    """Say who the user is. See `Agent`."""
     default_agent().identify(identity)
 
 
 def reset_identity() -> None:
+    """Log the user out. See `Agent`."""
     default_agent().reset_identity()
 
 
 def new_visitor() -> None:
+    """Begin with a new anonymous user. See `Agent`."""
     default_agent().new_visitor()
 
 
 def add_user_properties(properties: Mapping[Any, Any]) -> None:
+    """Attach properties to the user's profile at Heap. See `Agent`."""
     default_agent().add_user_properties(properties)
 
 
 def add_event_properties(properties: Mapping[Any, Any]) -> None:
+    """Attach properties to every later event. See `Agent`."""
     default_agent().add_event_properties(properties)
 
 
 def remove_event_property(name: str) -> None:
+    """Stop attaching one event property. See `Agent`."""
     default_agent().remove_event_property(name)
 
 
 def clear_event_properties() -> None:
+    """Stop attaching event properties. See `Agent`."""
     default_agent().clear_event_properties()
 
 
 def change_interval(seconds: float | timedelta) -> None:
+    """Set the time between two deliveries. See `Agent`."""
     default_agent().change_interval(seconds)
 
 
 def start_ev_pairing() -> None:
+    """Not available in this version. See `Agent`."""
     default_agent().start_ev_pairing()
 
 
 def stop_ev_pairing() -> None:
+    """Not available in this version. See `Agent`."""
     default_agent().stop_ev_pairing()
 
 
 def disable_visualizer_pairing_gesture() -> None:
+    """Have the agent ignore pairing gestures. See `Agent`."""
     default_agent().disable_visualizer_pairing_gesture()
 
 
@@ -160,48 +222,59 @@ def disable_default_pairing_gesture() -> None:
     """
     Heap's former spelling of `disable_visualizer_pairing_gesture`.
     """
+    agent = default_agent()
+    from heap_agent._aliases import warn_of_default_gesture  # loaded with the agent
+
     warn_of_default_gesture()
-    default_agent().disable_visualizer_pairing_gesture()
+    agent.disable_visualizer_pairing_gesture()
 
 
 def flush(timeout: float | timedelta | None = None) -> bool:
+    """Deliver what can be delivered now. See `Agent`."""
     return default_agent().flush(timeout)
 
 
 def sync(timeout: float | timedelta | None = None) -> bool:
+    """Bring everything recorded so far to stable storage. See `Agent`."""
     return default_agent().sync(timeout)
 
 
 def status() -> Status:
+    """How things stand. See `Agent`."""
     return default_agent().status()
 
 
 def opt_out(purge: bool = True) -> None:
+    """Stop recording and delivering. See `Agent`."""
     default_agent().opt_out(purge)
 
 
 def forget(*, identity: str | int | None = None, user_id: str | int | None = None) -> bool:
+    """Erase one user from this device. See `Agent`."""
     return default_agent().forget(identity=identity, user_id=user_id)
 
 
 def opt_in() -> None:
+    """Record and deliver again. See `Agent`."""
     default_agent().opt_in()
 
 
 def pause_delivery() -> None:
+    """Send nothing until `resume_delivery`. See `Agent`."""
     default_agent().pause_delivery()
 
 
 def resume_delivery() -> None:
+    """End a pause. See `Agent`."""
     default_agent().resume_delivery()
 
 
 def shutdown(timeout: float | timedelta | None = None) -> None:
+    """Deliver once more, then let go of the directory. See `Agent`."""
     default_agent().shutdown(timeout)
 
 
-# Their contracts stand on the methods; a second copy here would drift.
-for _verb in (
+_VERBS = (
     track,
     identify,
     reset_identity,
@@ -223,8 +296,7 @@ for _verb in (
     pause_delivery,
     resume_delivery,
     shutdown,
-):
-    _verb.__doc__ = getattr(Agent, _verb.__name__).__doc__
+)
 
 
 def attribute(name: str) -> str | None:
