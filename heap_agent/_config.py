@@ -15,10 +15,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -45,7 +44,7 @@ def _name_in_environment(
     for field in fields:
         known: _options.Option = field.metadata["option"]
         if not known.environment:
-            known = attrs.evolve(known, environment=PREFIX + field.name.upper())
+            known = known._replace(environment=PREFIX + field.name.upper())
         named.append(field.evolve(metadata={"option": known}))
     return named
 
@@ -207,8 +206,7 @@ def option_of(name: str) -> _options.Option:
 # -- loading -------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
-class Row:
+class Row(NamedTuple):
     """
     One option, as people want to see it.
 
@@ -231,8 +229,7 @@ class Row:
     help: str
 
 
-@attrs.frozen(slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """
     A configuration and its history.
 
@@ -301,14 +298,14 @@ def load(
     return Loaded(config, MappingProxyType(sources), tuple(loader.problems), defaulted)
 
 
-@attrs.define
 class _Loader:
     """Takes values from the strongest source to the weakest."""
 
-    values: dict[str, Any] = attrs.Factory(dict)
-    sources: dict[str, str] = attrs.Factory(dict)
-    problems: list[str] = attrs.Factory(list)
-    refused: set[str] = attrs.Factory(set)
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.problems: list[str] = []
+        self.refused: set[str] = set()
 
     def take_arguments(self, arguments: Mapping[str, object]) -> None:
         for name, value in arguments.items():
@@ -380,17 +377,19 @@ class _Loader:
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # only where somebody has made a mistake
+
     close = get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
     with path.open("rb") as file:
+        # Most machines have no such file, and pay for no parser.
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
         try:
             table: dict[str, Any] = tomllib.load(file)
         except RecursionError:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -226,8 +226,7 @@ def as_texts(text: str) -> object:
 # -- the options ---------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
-class Option:
+class Option(NamedTuple):
     """
     What is known of an option besides its value; each field's metadata has one.
 

@@ -13,7 +13,7 @@ This module must not know the verbs, nor who the user is.
 from __future__ import annotations
 
 import math
-import random
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -82,7 +82,7 @@ class Outbox:
         self._quiet_at: int | None = None
         # When the next delivery is due, by the monotonic clock. Devices that were
         # switched on together do not ask together.
-        self._due = time.monotonic() + max(min(_HEAD_START, interval), random.uniform(0, interval))
+        self._due = time.monotonic() + max(min(_HEAD_START, interval), _chance() * interval)
 
     def __repr__(self) -> str:
         return f"<Outbox [{self._scheduler or 'not started'}]>"
@@ -287,6 +287,13 @@ class Outbox:
             return False
         self._scheduler.stop(seconds, last=last)
         return True
+
+
+def _chance() -> float:
+    """
+    From 0 to below 1; the module for it would cost more than all that is random here.
+    """
+    return int.from_bytes(os.urandom(4), "little") / 2**32
 
 
 def _text(path: Path | None) -> str | None:

@@ -13,9 +13,7 @@ This module must not know files.
 
 from __future__ import annotations
 
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 #: A larger one would only make the queue shorter.
 _MARGIN: Final = 4_194_304
@@ -27,8 +25,7 @@ PART: Final = 262_144
 RECORD: Final = 512
 
 
-@attrs.frozen(slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """
     The shares of one directory.
 

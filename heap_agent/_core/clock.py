@@ -39,9 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 #: Microseconds. 2026-11-23T00:00:00Z, the release of this package: no device
 #: ran it earlier, so this is the first high-water mark.
@@ -77,8 +75,7 @@ BOOTS_APART: Final = 1_000
 STEPS_PER_BOOT: Final = 64
 
 
-@attrs.frozen(slots=True)
-class Tick:
+class Tick(NamedTuple):
     """
     Both clocks, read together.
 
@@ -98,8 +95,7 @@ class Tick:
         return self.wall - self.boot_clock
 
 
-@attrs.frozen(slots=True)
-class Step:
+class Step(NamedTuple):
     """
     The wall clock was set.
 
@@ -118,8 +114,7 @@ class Step:
     offset_after: int
 
 
-@attrs.frozen(slots=True)
-class Truth:
+class Truth(NamedTuple):
     """
     What a trusted ``Date`` said about the wall clock.
 
@@ -134,8 +129,7 @@ class Truth:
     error: int
 
 
-@attrs.frozen(slots=True)
-class Boot:
+class Boot(NamedTuple):
     """
     What is known of one boot of the machine.
 
@@ -152,8 +146,7 @@ class Boot:
     truth: Truth | None = None
 
 
-@attrs.frozen(slots=True)
-class Knowledge:
+class Knowledge(NamedTuple):
     """
     All that a repair needs.
 
@@ -227,7 +220,7 @@ def begin_boot(knowledge: Knowledge, boot_id: str, earlier: Iterable[str] = ()) 
     ranked = rank_boots(known, earlier, boot_id)
     for name in sorted(ranked.keys() - known.keys(), key=ranked.__getitem__):
         knowledge = _with_boot(knowledge, Boot(ranked[name], name, knowledge.mark))
-    return attrs.evolve(knowledge, current=ranked[boot_id])
+    return knowledge._replace(current=ranked[boot_id])
 
 
 def forget_boots(knowledge: Knowledge, oldest: int) -> Knowledge:
@@ -245,7 +238,7 @@ def forget_boots(knowledge: Knowledge, oldest: int) -> Knowledge:
         if ordinal >= oldest or ordinal == knowledge.current
     }
     steps = tuple(step for step in knowledge.steps if step.boot in kept)
-    return attrs.evolve(knowledge, boots=MappingProxyType(kept), steps=steps)
+    return knowledge._replace(boots=MappingProxyType(kept), steps=steps)
 
 
 def detect_step(previous: Tick | None, now: Tick) -> Step | None:
@@ -277,9 +270,9 @@ def add_step(knowledge: Knowledge, step: Step) -> Knowledge:
     others = [known for known in knowledge.steps if known.boot != step.boot]
     if len(own) > STEPS_PER_BOOT:
         first, second = own[:2]
-        merged = attrs.evolve(first, until=second.until, offset_after=second.offset_after)
+        merged = first._replace(until=second.until, offset_after=second.offset_after)
         own[:2] = [merged]
-    return attrs.evolve(knowledge, steps=(*others, *own))
+    return knowledge._replace(steps=(*others, *own))
 
 
 def feed_date(
@@ -303,14 +296,14 @@ def feed_date(
     said = round(date * SECOND)
     if knowledge.placed > said:
         # The mark had been poisoned; what comes next starts from the new one.
-        knowledge = attrs.evolve(knowledge, placed=0, placed_boot=-1)
-    knowledge = attrs.evolve(knowledge, mark=said)
+        knowledge = knowledge._replace(placed=0, placed_boot=-1)
+    knowledge = knowledge._replace(mark=said)
     boot = knowledge.boots.get(knowledge.current)
     if boot is None:
         return knowledge
     error = _error(said, wall, boot_clock, round_trip, boot.truth)
     truth = Truth(boot_clock, wall - boot_clock, error)
-    return _with_boot(knowledge, attrs.evolve(boot, truth=truth))
+    return _with_boot(knowledge, boot._replace(truth=truth))
 
 
 def _error(said: int, wall: int, boot_clock: int, round_trip: int, known: Truth | None) -> int:
@@ -363,7 +356,7 @@ def place(
         if known.truth is not None or _plausible(knowledge, boot, moved, mark):
             return moved, moved != wall, knowledge
     placed = max(knowledge.placed, mark) + PLACED_APART
-    return placed, True, attrs.evolve(knowledge, placed=placed, placed_boot=boot)
+    return placed, True, knowledge._replace(placed=placed, placed_boot=boot)
 
 
 def _regime(steps: tuple[Step, ...], boot_clock: int, offset: int) -> int:
@@ -417,4 +410,4 @@ def _plausible(knowledge: Knowledge, boot: int, wall: int, mark: int) -> bool:
 
 
 def _with_boot(knowledge: Knowledge, boot: Boot) -> Knowledge:
-    return attrs.evolve(knowledge, boots=MappingProxyType({**knowledge.boots, boot.ordinal: boot}))
+    return knowledge._replace(boots=MappingProxyType({**knowledge.boots, boot.ordinal: boot}))

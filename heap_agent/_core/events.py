@@ -7,7 +7,7 @@ This module must not know how a fact is written, stored or sent.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import attrs
 
@@ -34,8 +34,7 @@ class Kind(IntEnum):
     COUNTS = 18
 
 
-@attrs.frozen(slots=True)
-class Actor:
+class Actor(NamedTuple):
     """
     On whose behalf something is recorded.
 
@@ -55,8 +54,7 @@ class Actor:
         return self.user_id if self.identity is None else self.identity
 
 
-@attrs.frozen(slots=True)
-class Fault:
+class Fault(NamedTuple):
     """
     One thing that was wrong with a value, and what was done about it.
 

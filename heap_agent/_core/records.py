@@ -24,10 +24,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import adler32, crc32
-
-import attrs
 
 PART_MAGIC: Final = b"HEAPJRN1"
 RECORD_MAGIC: Final = b"\xff\xfeHA"
@@ -54,8 +52,7 @@ pack_head = _HEAD.pack
 pack_checksum = _CHECKSUM.pack
 
 
-@attrs.frozen(slots=True)
-class PartHeader:
+class PartHeader(NamedTuple):
     """
     What the first bytes of a part say.
 
@@ -77,8 +74,7 @@ class PartHeader:
     size: int = 0
 
 
-@attrs.frozen(slots=True)
-class Record:
+class Record(NamedTuple):
     """
     One record as read back.
 
@@ -101,8 +97,7 @@ class Record:
     end: int
 
 
-@attrs.frozen(slots=True)
-class Damage:
+class Damage(NamedTuple):
     """
     A stretch of bytes that is no record.
 

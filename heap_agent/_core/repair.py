@@ -32,9 +32,7 @@ from enum import Enum
 from fractions import Fraction
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
-
-import attrs
+from typing import Any, Final, NamedTuple, TypeVar
 
 from heap_agent._core import limits
 from heap_agent._core.encoder import dumps
@@ -417,8 +415,7 @@ def _fraction(value: Fraction) -> Scalar:
 # -- properties -------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
-class Repaired:
+class Repaired(NamedTuple):
     """
     Properties that Heap takes, and what had to be done for it.
 
@@ -466,19 +463,19 @@ _ALLOWED_ENTRIES: Final = f"allowed are {MAX_ITEMS:,} entries in one call, neste
 _ALLOWED_ELEMENTS: Final = f"allowed are {MAX_ITEMS:,} elements of lists and sets in one call"
 
 
-@attrs.define(slots=True)
 class _Builder:
     """
     One call's work: the properties and faults so far.
     """
 
-    limit: int
-    user: bool
-    key_limit: int
-    properties: dict[str, Scalar] = attrs.field(factory=dict, init=False)
-    faults: list[Fault] = attrs.field(factory=list, init=False)
-    entries_left: int = attrs.field(default=MAX_ITEMS, init=False)
-    elements_left: int = attrs.field(default=MAX_ITEMS, init=False)
+    def __init__(self, limit: int, user: bool, key_limit: int) -> None:
+        self.limit = limit
+        self.user = user
+        self.key_limit = key_limit
+        self.properties: dict[str, Scalar] = {}
+        self.faults: list[Fault] = []
+        self.entries_left = MAX_ITEMS
+        self.elements_left = MAX_ITEMS
 
     def add_mapping(
         self, mapping: Mapping[Any, object], prefix: str, outer: tuple[int, ...]
@@ -616,13 +613,15 @@ class _Builder:
         self.faults.append(_fault(kind, key, detail))
 
 
-@attrs.frozen(slots=True)
 class _Unreadable:
     """
     Stands for a value whose mapping raised when it was asked for it.
     """
 
-    reason: str
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
 
 def _steady(read: Callable[[], _T]) -> _T:

@@ -25,9 +25,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from enum import Enum
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NamedTuple
 
 from heap_agent._core import limits
 from heap_agent._core.repair import type_name, utf16_length
@@ -58,8 +56,7 @@ class Call(Enum):
     INIT = "init again"
 
 
-@attrs.frozen(slots=True)
-class Effect:
+class Effect(NamedTuple):
     """
     What a call does.
 
@@ -90,8 +87,7 @@ TRANSITIONS: Final = {
 }
 
 
-@attrs.frozen(slots=True)
-class User:
+class User(NamedTuple):
     """
     The user of this device.
 
@@ -200,8 +196,7 @@ _NON_JOINER: Final = "\u200c"
 _JOINER: Final = "\u200d"
 
 
-@attrs.frozen(slots=True)
-class Judged:
+class Judged(NamedTuple):
     """
     An identity after a look at it.
 

@@ -22,8 +22,6 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
 
-import attrs
-
 from heap_agent._core.events import Scalar
 
 #: A facet's value: anything that JSON can hold, in the few shapes used here.
@@ -163,8 +161,7 @@ def names_in(value: Value) -> tuple[str, str | None] | None:
     return str(value["user_id"]), None if identity is None else str(identity)
 
 
-@attrs.frozen(slots=True)
-class Consent:
+class Consent(NamedTuple):
     """
     Whether recording is allowed.
 

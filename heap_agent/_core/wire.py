@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -211,8 +211,7 @@ def complete(stamped: bytes, key: bytes, speaker: bytes, lines: bytes) -> bytes:
 # -- one event ------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
-class Tail:
+class Tail(NamedTuple):
     """
     The slow path's answer.
 

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import adler32
 
 import attrs
@@ -83,8 +83,7 @@ class _Short(OSError):
         self.written = written
 
 
-@attrs.frozen(slots=True)
-class Seams:
+class Seams(NamedTuple):
     """
     The system calls that a test may replace by failing ones.
     """

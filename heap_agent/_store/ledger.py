@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from heap_agent._store.absorb import Absorber
 from heap_agent._store.database import Database
@@ -23,8 +21,7 @@ from heap_agent._store.timeline import Timeline
 MEMORY_IDS: Final = 1 << 62
 
 
-@attrs.frozen(slots=True)
-class Ledger:
+class Ledger(NamedTuple):
     """
     One database and what works on it.
 

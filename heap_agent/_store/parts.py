@@ -21,9 +21,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from heap_agent._core.bounds import PART
 from heap_agent._core.records import (
@@ -50,8 +48,7 @@ _LOCK: Final = re.compile(r"^([0-9a-f]{16})\.lock$")
 # -- files --------------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
-class PartFile:
+class PartFile(NamedTuple):
     """
     A part as a reader sees it.
 
@@ -151,8 +148,7 @@ def _names(directory: Path) -> list[str]:
 # -- the order of reading -----------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
-class Span:
+class Span(NamedTuple):
     """
     What is to be read of one part.
 
@@ -227,8 +223,7 @@ def read_header(path: Path) -> PartHeader | None:
 # -- records ------------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """
     Records of one part from a position on.
 

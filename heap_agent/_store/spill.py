@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import merge
 from itertools import count
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from heap_agent._core.events import Kind
 from heap_agent._core.records import OVERHEAD
@@ -25,8 +23,7 @@ from heap_agent._core.records import OVERHEAD
 SPILL_BYTES: Final = 4_194_304
 
 
-@attrs.frozen(slots=True)
-class Spilled:
+class Spilled(NamedTuple):
     """
     A record that the disk did not take.
 

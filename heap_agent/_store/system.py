@@ -12,7 +12,6 @@ import errno
 import functools
 import os
 import re
-import secrets
 import stat
 import sys
 import time
@@ -106,7 +105,7 @@ def boot_id(readers: Iterable[Callable[[], str]] | None = None) -> str:
         boot of its own, and no clock reading of another is compared with it.
     """
     known = first_answer(_BOOT_ID_READERS if readers is None else readers)
-    return known or secrets.token_hex(16)
+    return known or os.urandom(16).hex()
 
 
 def machine_id(readers: Iterable[Callable[[], str]] | None = None) -> str:
@@ -360,7 +359,7 @@ def _write_new(path: Path, content: bytes) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
 
 
 def publish(path: Path, content: bytes, *, link: Callable[[Path, Path], None] = os.link) -> bytes:
@@ -452,7 +451,7 @@ def probe_error(directory: Path) -> OSError | None:
     path = _beside(directory / "probe")
     try:
         # Not zeros: some file systems store those for nothing.
-        _write_new(path, secrets.token_bytes(PROBE_BYTES))
+        _write_new(path, os.urandom(PROBE_BYTES))
     except OSError as error:
         return error
     finally:

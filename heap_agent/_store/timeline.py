@@ -119,9 +119,9 @@ class Timeline:
                 "mark": knowledge.mark,
                 "placed": knowledge.placed,
                 "placed_boot": knowledge.placed_boot,
-                "tick": None if self._tick is None else attrs.astuple(self._tick),
+                "tick": self._tick,
                 "truths": {
-                    boot.ordinal: attrs.astuple(boot.truth)
+                    boot.ordinal: boot.truth
                     for boot in knowledge.boots.values()
                     if boot.truth is not None
                 },
@@ -135,10 +135,7 @@ class Timeline:
                 "INSERT INTO boot VALUES (?, ?, ?)",
                 [(boot.ordinal, boot.boot_id, boot.mark) for boot in knowledge.boots.values()],
             )
-            self._database.execute_many(
-                "INSERT INTO step VALUES (?, ?, ?, ?, ?)",
-                [attrs.astuple(step) for step in knowledge.steps],
-            )
+            self._database.execute_many("INSERT INTO step VALUES (?, ?, ?, ?, ?)", knowledge.steps)
             if self._repaired:
                 execute("INSERT OR IGNORE INTO counter VALUES (?, 0)", (TIMES_REPAIRED,))
                 execute(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import attrs
+import copy
+
 import pytest
 
 from heap_agent._core.events import Actor, Candidate, Fault, Kind
@@ -15,15 +16,19 @@ def test_an_actors_name_is_what_goes_over_the_wire() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [Actor("11", "5"), Fault("too_long", "a", "b"), Candidate(1, Kind.EVENT, "1", "a", 2)]
+    "value, field",
+    [
+        (Actor("11", "5"), "app_id"),
+        (Fault("too_long", "a", "b"), "kind"),
+        (Candidate(1, Kind.EVENT, "1", "a", 2), "id"),
+    ],
 )
-def test_facts_do_not_change(value: object) -> None:
+def test_facts_do_not_change(value: object, field: str) -> None:
     """What crosses a door is frozen, slotted and comparable by value."""
-    field = attrs.fields(type(value))[0].name  # type: ignore[arg-type]
-    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         setattr(value, field, None)
     assert not hasattr(value, "__dict__")
-    assert attrs.evolve(value) == value  # type: ignore[type-var]
+    assert copy.deepcopy(value) == value
 
 
 def test_rows_and_records_are_told_apart_by_number() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from zlib import adler32
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,7 +73,7 @@ def test_what_is_packed_is_read(written: list[Record], complete: bool) -> None:
 
     found = list(read_records(data, HEADER, at=0, previous=0, complete=complete))
 
-    assert [attrs.evolve(record, sequence=0, end=0) for record in found] == written
+    assert [record._replace(sequence=0, end=0) for record in found] == written
     assert [record.sequence for record in found] == list(range(1, len(written) + 1))
     assert not found or found[-1].end == len(data)
 
@@ -111,7 +110,7 @@ def test_a_header_is_read_as_written(replaces: tuple[int, int] | None) -> None:
     header = PartHeader("a-boot", "f" * 16, 2**32 - 1, 99, replaces)
     data = pack_header(header)
 
-    assert unpack_header(data + b"more") == attrs.evolve(header, size=len(data))
+    assert unpack_header(data + b"more") == header._replace(size=len(data))
 
 
 def test_a_header_that_is_not_whole_is_none() -> None:
