@@ -89,7 +89,7 @@ class Recorders:
             identity_budget=None,
             app_budget=None,
         ) as agent:
-            assert agent.flush(60), agent.status()
+            assert agent.flush(300), agent.status()
             arrived = Counter(
                 event.properties["number"] for event in self.collector.events("Recorded")
             )

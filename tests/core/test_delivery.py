@@ -686,15 +686,15 @@ def test_an_accepted_witness_convicts() -> None:
 
 def test_a_server_that_falls_ill_after_a_witness_buries_nothing_for_good() -> None:
     """It took one event and refuses everything from then on: all but that one are kept."""
-    device = singles(2_000)
+    device = singles(1_000)
     rejected_five_times(device)
     device.receive(device.send(), ACCEPTED)
     most = 0
-    for _ in range(3_000):
+    for _ in range(1_500):
         device.turn(lambda rows: REJECTED)
         most = max(most, len(device.dead))
     assert most < 640
-    assert (len(device.queue), device.dead) == (1_999, {})
+    assert (len(device.queue), device.dead) == (999, {})
     assert device.delivery.trouble is Answer.MISCONFIGURED
     device.run(lambda rows: ACCEPTED)
     assert device.dead == {}

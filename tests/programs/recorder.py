@@ -50,6 +50,9 @@ def record(begin: int, end: int) -> None:
     for number in range(begin, end):
         agent.track("Recorded", {"number": number, "mode": mode or "plain"})
         os.write(fd, b"%09d\n" % number)
+        if not number % 50:
+            # So that a fast machine does not record more than a strict server reads.
+            time.sleep(0.002)
 
 
 def end(*_: object) -> None:
