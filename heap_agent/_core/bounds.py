@@ -78,6 +78,14 @@ class Bounds(NamedTuple):
         return self.full // 8
 
     @property
+    def passing(self) -> int:
+        """
+        What may wait in the journals while deliveries succeed: it leaves from there
+        by way of a queue that stays short.
+        """
+        return min(16 * PART, self.unseen)
+
+    @property
     def dead(self) -> int:
         """What dead letters may take."""
         return self.max_bytes // 10

@@ -66,6 +66,9 @@ PLACED_APART: Final = 1_000
 #: is older than that ``Date``, but for a process whose boot id is its own.
 FUTURE: Final = 86_400 * SECOND
 
+#: Later than any wall time, in microseconds.
+NO_TIME: Final = 1 << 63
+
 #: Ordinals between two boots, for those that turn up when a later one is known: a
 #: journal of theirs could not be read before.
 BOOTS_APART: Final = 1_000
@@ -346,9 +349,7 @@ def place(
     if known is None:
         return wall, False, knowledge
     steps = tuple(step for step in knowledge.steps if step.boot == boot)
-    # A mark that has been lowered since was poisoned when the boot began, and
-    # the new one is later than the boot: only the release is left as a bound.
-    mark = known.mark if known.mark <= knowledge.mark else min(RELEASE_MARK, knowledge.mark)
+    mark = _known_mark(known, knowledge)
     right, error = _right_regime(known.truth, steps, mark)
     if right >= 0:
         own = _regime(steps, boot_clock, wall - boot_clock)
@@ -357,6 +358,22 @@ def place(
             return moved, moved != wall, knowledge
     placed = max(knowledge.placed, mark) + PLACED_APART
     return placed, True, knowledge._replace(placed=placed, placed_boot=boot)
+
+
+def right_since(knowledge: Knowledge, boot: int) -> int:
+    """
+    From which wall time on `place` leaves the records of a boot alone: those of a clock
+    that is right and that nobody has set, which is nearly every one.
+    """
+    known = knowledge.boots.get(boot)
+    if known is None or any(step.boot == boot for step in knowledge.steps):
+        return NO_TIME
+    if known.truth is not None:
+        return NO_TIME if known.truth.error else -NO_TIME
+    if boot != knowledge.current:
+        return NO_TIME
+    mark = _known_mark(known, knowledge)
+    return max(mark, knowledge.placed + 1) if knowledge.placed_boot == boot else mark
 
 
 def _regime(steps: tuple[Step, ...], boot_clock: int, offset: int) -> int:
@@ -371,6 +388,13 @@ def _regime(steps: tuple[Step, ...], boot_clock: int, offset: int) -> int:
             break
         regime += 1
     return regime
+
+
+def _known_mark(boot: Boot, knowledge: Knowledge) -> int:
+    """What a boot's walls cannot lie before."""
+    # A mark that has been lowered since was poisoned when the boot began, and
+    # the new one is later than the boot: only the release is left as a bound.
+    return boot.mark if boot.mark <= knowledge.mark else min(RELEASE_MARK, knowledge.mark)
 
 
 def _right_regime(truth: Truth | None, steps: tuple[Step, ...], mark: int) -> tuple[int, int]:

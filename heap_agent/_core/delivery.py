@@ -428,7 +428,8 @@ class Delivery:
             rows.setdefault((row.kind, row.app_id), []).append(row)
         lanes = [(self._lane(key), own) for key, own in rows.items()]
         for lane, own in lanes:
-            lane.suspects.keep({row.id for row in own})
+            if lane.suspects.groups:
+                lane.suspects.keep({row.id for row in own})
         return lanes
 
     def _choose(

@@ -71,10 +71,10 @@ class Fault(NamedTuple):
     detail: str
 
 
-@attrs.frozen(slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """
-    A row that could be sent now, without its bytes.
+    A row that could be sent now, without its bytes. A tuple, because every row of the
+    queue becomes one.
 
     Attributes:
         id: The row's id; ids grow in recording order and never come back.

@@ -225,6 +225,9 @@ class Lane:
 
     def parts(self, rows: Sequence[Candidate]) -> Iterable[list[Candidate]]:
         """The groups of suspects, then all other rows."""
+        if not self.suspects.groups:
+            yield list(rows)
+            return
         by_id = {row.id: row for row in rows}
         for group in self.suspects.groups:
             yield [by_id.pop(id) for id in group.ids]

@@ -51,6 +51,10 @@ FROZEN: Final = 2
 pack_head = _HEAD.pack
 pack_checksum = _CHECKSUM.pack
 
+# For reading a backlog, a million times.
+_unpack_head, _HEAD_BYTES = _HEAD.unpack_from, _HEAD.size
+_unpack_checksum, _CHECKSUM_BYTES = _CHECKSUM.unpack_from, _CHECKSUM.size
+
 
 class PartHeader(NamedTuple):
     """
@@ -76,7 +80,7 @@ class PartHeader(NamedTuple):
 
 class Record(NamedTuple):
     """
-    One record as read back.
+    One record as read back. A tuple, because a backlog is a million of them.
 
     Attributes:
         kind: A `Kind`, or a number that a newer version wrote.
@@ -160,22 +164,23 @@ def pack_record(
     return record + pack_checksum(adler32(record, salt))
 
 
-def _record_at(data: bytes, at: int, salt: int) -> Record | None:
+def whole_records(data: bytes, at: int, salt: int, most: int) -> list[Record]:
     """
-    The whole and undamaged record at an offset.
+    The undamaged records that follow each other from an offset on, up to so many.
     """
-    begin = at + _HEAD.size
-    if begin > len(data):
-        return None
-    magic, length, kind, flags, wall_ns, boot_ns, sequence = _HEAD.unpack_from(data, at)
-    end = begin + length + _CHECKSUM.size
-    if magic != RECORD_MAGIC or length > LONGEST or end > len(data):
-        return None
-    body = data[begin : begin + length]
-    (checksum,) = _CHECKSUM.unpack_from(data, begin + length)
-    if checksum != adler32(body, adler32(data[at:begin], salt)):
-        return None
-    return Record(kind, flags, wall_ns // 1000, boot_ns // 1000, sequence, body, end)
+    records: list[Record] = []
+    size = len(data)
+    while len(records) < most and (begin := at + _HEAD_BYTES) <= size:
+        magic, length, kind, flags, wall_ns, boot_ns, sequence = _unpack_head(data, at)
+        end = begin + length
+        if magic != RECORD_MAGIC or length > LONGEST or end + _CHECKSUM_BYTES > size:
+            break
+        if adler32(data[at:end], salt) != _unpack_checksum(data, end)[0]:
+            break
+        at = end + _CHECKSUM_BYTES
+        fields = kind, flags, wall_ns // 1000, boot_ns // 1000, sequence, data[begin:end], at
+        records.append(Record._make(fields))
+    return records
 
 
 def _next_record(data: bytes, at: int, salt: int) -> Record | None:
@@ -183,8 +188,7 @@ def _next_record(data: bytes, at: int, salt: int) -> Record | None:
     The first whole record after a damaged place.
     """
     while (at := data.find(RECORD_MAGIC, at + 1)) >= 0:
-        record = _record_at(data, at, salt)
-        if record is not None:
+        for record in whole_records(data, at, salt, 1):
             return record
     return None
 
@@ -224,21 +228,21 @@ def read_records(
     """
     highest = previous
     while at < len(data):
-        record = _record_at(data, at, header.salt)
-        if record is None:
-            # Even what is merely incomplete never gets its rest when something
-            # whole stands behind it.
-            record = _next_record(data, at, header.salt)
-            if record is None:
-                break
-            begin = record.end - OVERHEAD - len(record.body)
-            if highest >= 0:
-                lost = max(0, record.sequence - highest - 1)
-            else:
-                lost = count_magics(data[:begin], at)
-            yield Damage(lost, begin)
-        yield record
-        highest, at = max(highest, record.sequence), record.end
+        for record in whole_records(data, at, header.salt, len(data)):
+            yield record
+            highest, at = max(highest, record.sequence), record.end
+        # Even what is merely incomplete never gets its rest when something whole
+        # stands behind it.
+        found = _next_record(data, at, header.salt)
+        if found is None:
+            break
+        begin = found.end - OVERHEAD - len(found.body)
+        if highest >= 0:
+            lost = max(0, found.sequence - highest - 1)
+        else:
+            lost = count_magics(data[:begin], at)
+        yield Damage(lost, begin)
+        at = begin
     if not complete:
         return
     if highest >= 0 and following:

@@ -279,6 +279,11 @@ class State:
         return given
 
     @property
+    def forbids_anything(self) -> bool:
+        """Whether there is any moment or user of which something may not be kept."""
+        return bool(self._words) or self._forgets or PURGED in self.facets
+
+    @property
     def forgotten(self) -> frozenset[str]:
         """Names of the facets that say that somebody was forgotten."""
         return frozenset(filter(is_forgotten, self.facets)) if self._forgets else frozenset()

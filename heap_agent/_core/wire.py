@@ -37,7 +37,6 @@ from heap_agent.exceptions import InvalidCall
 # -- fixed places ----------------------------------------------------------------
 
 _OPEN: Final = b'{"timestamp":"'
-_KEY: Final = b'","idempotency_key":"'
 
 #: Bytes of an ISO-8601 timestamp with milliseconds and offset.
 STAMP_BYTES: Final = 29
@@ -192,19 +191,28 @@ def idempotency_key(writer: str, sequence: int) -> bytes:
     return b"%b-%012x" % (writer.encode(), sequence)
 
 
-def complete(stamped: bytes, key: bytes, speaker: bytes, lines: bytes) -> bytes:
+def complete(
+    stamped: bytes, writer: bytes, sequence: int, speaker: bytes, name: bytes, properties: bytes
+) -> bytes:
     """
     An event as Heap gets it.
 
     Args:
         stamped: 29 bytes of `stamp`.
-        key: 29 bytes of `idempotency_key`.
+        writer, sequence: What the key is made of, as in `idempotency_key`.
         speaker: What `who` gave.
-        lines: The name and the properties: `Wire.body` without its first line.
+        name, properties: The second and the third line of `Wire.body`.
     """
-    name, _, properties = lines.partition(b"\n")
-    return b"".join(
-        (_OPEN, stamped, _KEY, key, b'",', speaker, _EVENT, name, _PROPERTIES, properties, b"}")
+    return b'%b%b","idempotency_key":"%b-%012x",%b%b%b%b%b}' % (
+        _OPEN,
+        stamped,
+        writer,
+        sequence,
+        speaker,
+        _EVENT,
+        name,
+        _PROPERTIES,
+        properties,
     )
 
 

@@ -37,14 +37,15 @@ from heap_agent._core.state import (
     is_identity,
     names_in,
 )
-from heap_agent._core.wire import Stamper, complete, idempotency_key, read_actor, who
+from heap_agent._core.wire import Stamper, complete, read_actor, restamp, who
 from heap_agent._store import parts as files
 from heap_agent._store import system, tally
 from heap_agent._store.database import Database
-from heap_agent._store.event_queue import DROPPED, RECORDED, Entry, EventQueue
+from heap_agent._store.event_queue import DROPPED, RECORDED, EventQueue
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.parts import Chunk, PartFile, Span, read_header
 from heap_agent._store.properties import UNREADABLE, Properties, load_state
+from heap_agent._store.rows import Entry
 from heap_agent._store.timeline import Timeline
 
 #: The memo that holds the server's last words, which may name anybody.
@@ -172,7 +173,9 @@ class Absorber:
             if self._stale:
                 self._reload()
             sources += self._sources()
-            self._transact(sources, done, finished, _Batch(self, freeze, limit, pass_over))
+            batch = _Batch(self, freeze, limit, pass_over)
+            self._transact(sources, done, finished, batch)
+            batch.keep_at_hand()
         except BaseException:
             self._stale = True
             for source in sources:
@@ -189,9 +192,7 @@ class Absorber:
         try:
             with self._database.transact():
                 batch = _Batch(self, freeze)
-                boot = self.timeline.ordinal(header.boot_id)
-                for record in records:
-                    batch.take(record, header, boot)
+                batch.take(records, header, self.timeline.ordinal(header.boot_id))
                 batch.finish()
         except BaseException:
             self._reload()
@@ -309,8 +310,7 @@ class Absorber:
                 done.damaged += chunk.damaged
             if chunk.header is not None:
                 boot = self.timeline.ordinal(chunk.header.boot_id)
-                for record in chunk.records:
-                    batch.take(record, chunk.header, boot)
+                batch.take(chunk.records, chunk.header, boot)
             done.records += len(chunk.records)
             moved = chunk.end > position
             position = chunk.end
@@ -339,6 +339,7 @@ class Absorber:
                 until=span.until,
                 following=span.following,
                 limit=batch.limit * RECORD,
+                most=batch.limit - done.records,
             )
         except OSError as error:
             # A bad block, or another user's file: it stays, and holds up nobody else.
@@ -455,6 +456,48 @@ class Absorber:
         return known
 
 
+@attrs.frozen(slots=True)
+class _Origin:
+    """Where records are from: the journal, and the ordinal of the boot."""
+
+    writer: str
+    boot: int
+
+    def at(self, record: Record) -> Moment:
+        return Moment(self.boot, record.boot_clock, self.writer, record.sequence)
+
+
+@attrs.frozen(slots=True)
+class _Run:
+    """Events that follow each other in a journal."""
+
+    origin: _Origin
+    events: list[Record]
+
+
+@attrs.frozen(slots=True)
+class _Word:
+    """A record that is no event, with the change of state that it says."""
+
+    origin: _Origin
+    record: Record
+    change: dict[str, Any] | None = None
+
+    @property
+    def at(self) -> Moment:
+        return self.origin.at(self.record)
+
+    def moment_entry(self, actor: Actor) -> Entry:
+        """A row's moment, for the property store."""
+        _, _, wall, boot_clock, _, _, _ = self.record
+        boot = self.origin.boot
+        return Entry(Kind.USER_PROPERTIES, 0, boot, boot_clock, wall, actor.app_id, actor.name, b"")
+
+
+#: What comes of reading something that another version wrote.
+_NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, AttributeError)
+
+
 class _Batch:
     """
     What the records of one transaction add up to.
@@ -477,45 +520,59 @@ class _Batch:
         self.purged = False
         self._words = False
         self._forgotten: set[str] = set()
-        self._judged: list[tuple[Moment, Record, dict[str, Any]]] = []
+        self._judged: list[_Run | _Word] = []
         self._entries: list[Entry] = []
+        self._first_id = 0
 
-    def take(self, record: Record, header: PartHeader, boot: int) -> None:
+    def take(self, records: Iterable[Record], header: PartHeader, boot: int) -> None:
         """
-        Take one record in. One that cannot be understood is counted as damaged:
-        it passed its checksum, so a version that wrote it is to blame.
+        Take records of one part in. One that cannot be understood is counted as
+        damaged: it passed its checksum, so a version that wrote it is to blame.
         """
-        at = Moment(boot, record.boot_clock, header.writer, record.sequence)
-        with self._understanding(record):
-            if record.kind == Kind.EVENT:
+        origin = _Origin(header.writer, boot)
+        events: list[Record] = []
+        for record in records:
+            if record.kind != Kind.EVENT:
+                self._take_events(origin, events)
+                events = []
+                self._take_word(_Word(origin, record))
+            elif self._pass_over > 0:
+                self._pass_over -= len(record.body) + OVERHEAD
                 self.counts[RECORDED] += 1
-                if self._pass_over > 0:
-                    self._pass_over -= len(record.body) + OVERHEAD
-                    self.dropped += 1
-                else:
-                    self._judged.append((at, record, {}))
-            elif record.kind == Kind.USER_PROPERTIES:
-                self._judged.append((at, record, {}))
-            elif record.kind == Kind.STATE:
-                self._state(record, at)
-            elif record.kind == Kind.COUNTS:
-                self._counts(record)
-            elif record.kind == Kind.REQUEST:
-                self._request(record)
-
-    @contextmanager
-    def _understanding(self, record: Record) -> Iterator[None]:
-        try:
-            yield
-        except (ValueError, LookupError, TypeError, AttributeError):
-            self.counts[UNREADABLE] += 1
-            if record.kind == Kind.EVENT:
-                self.counts[DROPPED + "damaged"] += 1
+                self.dropped += 1
+            else:
+                events.append(record)
+        self._take_events(origin, events)
 
     # -- at once --
 
-    def _state(self, record: Record, at: Moment) -> None:
-        change = json.loads(record.body)
+    def _take_events(self, origin: _Origin, events: list[Record]) -> None:
+        if events:
+            self.counts[RECORDED] += len(events)
+            self._judged.append(_Run(origin, events))
+
+    def _take_word(self, word: _Word) -> None:
+        kind = word.record.kind
+        with self._understanding():
+            if kind == Kind.USER_PROPERTIES:
+                self._judged.append(word)
+            elif kind == Kind.STATE:
+                self._state(word)
+            elif kind == Kind.COUNTS:
+                self._counts(word.record)
+            elif kind == Kind.REQUEST:
+                self._request(word.record)
+
+    @contextmanager
+    def _understanding(self) -> Iterator[None]:
+        try:
+            yield
+        except _NOT_UNDERSTOOD:
+            self.counts[UNREADABLE] += 1
+
+    def _state(self, word: _Word) -> None:
+        at = word.at
+        change = json.loads(word.record.body)
         facets: dict[str, Any] = change["set"]
         state = self._absorber.state
         if CONSENT in facets:
@@ -527,7 +584,7 @@ class _Batch:
         changed = state.apply_all(facets, at)
         self.changed.update(changed)
         self._forgotten.update(filter(is_forgotten, changed))
-        self._judged.append((at, record, change))
+        self._judged.append(attrs.evolve(word, change=change))
 
     def _counts(self, record: Record) -> None:
         counts = loads(record.body)
@@ -553,20 +610,22 @@ class _Batch:
             self._forget()
         if self.purged or self.forgets:
             absorber.forget_words()
-        for at, record, change in self._judged:
-            with self._understanding(record):
-                if not absorber.state.allows(at) or self._is_forgotten(record, change, at):
-                    self.counts[DROPPED + "purged"] += record.kind == Kind.EVENT
-                elif record.kind == Kind.EVENT:
-                    self._event(record, at)
-                elif record.kind == Kind.STATE:
-                    self._user(change, record, at)
-                else:
-                    self._user_properties(record, at)
-        absorber.queue.insert(self._entries)
+        for judged in self._judged:
+            if isinstance(judged, _Run):
+                self._events(judged.origin, judged.events)
+                continue
+            with self._understanding():
+                self._word(judged)
+        self._first_id = absorber.queue.insert(self._entries)
         self.counts[DROPPED + "full"] += self.dropped
         absorber.queue.add(self.counts)
         absorber.properties.save(absorber.state, self.changed)
+
+    def keep_at_hand(self) -> None:
+        """
+        After the commit: what came in need not be read back.
+        """
+        self._absorber.queue.keep_at_hand(self._first_id, self._entries)
 
     def _withdraw(self) -> None:
         """
@@ -604,10 +663,10 @@ class _Batch:
     def _links(self) -> Iterator[tuple[str, str, Moment | None]]:
         """Users with their names, and since when where that is known."""
         said = [facet for name, facet in self._absorber.state.facets.items() if is_identity(name)]
-        for at, record, change in self._judged:
-            if record.kind == Kind.STATE:
-                facets = change["set"].items()
-                said += [Facet(value, at) for name, value in facets if is_identity(name)]
+        for word in self._judged:
+            if isinstance(word, _Word) and word.change is not None:
+                facets = word.change["set"].items()
+                said += [Facet(value, word.at) for name, value in facets if is_identity(name)]
         for value, at in said:
             names = names_in(value)
             if names is not None and names[1] is not None:
@@ -641,68 +700,82 @@ class _Batch:
                 absorber.queue.purge(before=(boot, clock + 1), actor=actor)
         absorber.properties.forget(lambda name: forgotten_facet(name) in self._forgotten)
 
-    def _is_forgotten(self, record: Record, change: dict[str, Any], at: Moment) -> bool:
+    def _events(self, origin: _Origin, events: Iterable[Record]) -> None:
+        """
+        What a backlog goes through: whatever is the same for many events in a row is
+        found out once.
+        """
+        absorber, boot, writer = self._absorber, origin.boot, origin.writer.encode()
+        strict = absorber.state.forbids_anything
+        right = absorber.timeline.right_since(boot)
+        line, is_new = b"", True
+        for record in events:
+            _, flags, wall, boot_clock, sequence, body, _ = record
+            try:
+                first, *lines = body.split(b"\n", 2)
+                if first != line:
+                    actor, speaker = absorber.speaker(first)
+                    app_id, name = actor.app_id, actor.name
+                    line, is_new = first, True
+                if strict and not self._allows(actor, origin.at(record)):
+                    self.counts[DROPPED + "purged"] += 1
+                    continue
+                if is_new and actor.identity is None:
+                    absorber.properties.seen(actor, boot, boot_clock)
+                is_new = False
+                flags &= GIVEN | FROZEN
+                true = wall
+                if self._freeze:
+                    if wall < right and not flags:
+                        true = absorber.timeline.place(wall, boot_clock, boot)
+                        right = absorber.timeline.right_since(boot)
+                    flags |= FROZEN
+                if len(lines) == 2:
+                    whole = complete(absorber.stamp(true), writer, sequence, speaker, *lines)
+                else:
+                    # One that has been in a queue before keeps its key.
+                    (whole,) = lines
+                    whole = whole if true == wall else restamp(whole, true)
+            except _NOT_UNDERSTOOD:
+                self.counts[UNREADABLE] += 1
+                self.counts[DROPPED + "damaged"] += 1
+            else:
+                self._entries.append(
+                    Entry(Kind.EVENT, flags, boot, boot_clock, wall, app_id, name, whole)
+                )
+
+    def _allows(self, actor: Actor, at: Moment) -> bool:
         state = self._absorber.state
-        if record.kind != Kind.STATE:
-            actor, _ = self._absorber.speaker(_split(record.body)[0])
-            return state.forgets(actor.user_id, actor.identity, at)
+        return state.allows(at) and not state.forgets(actor.user_id, actor.identity, at)
+
+    def _word(self, word: _Word) -> None:
+        """
+        Whatever is no event.
+        """
+        absorber, change = self._absorber, word.change
+        if change is None:
+            line, body = _split(word.record.body)
+            actor, _ = absorber.speaker(line)
+            if self._allows(actor, word.at):
+                absorber.properties.change_user(actor, loads(body), word.moment_entry(actor))
+        elif absorber.state.allows(word.at):
+            self._user(word, change)
+
+    def _user(self, word: _Word, change: Mapping[str, Any]) -> None:
+        state, properties = self._absorber.state, self._absorber.properties
         if "identify" in change:
-            _, user_id, identity = change["identify"]
-            return state.forgets(user_id, identity, at)
-        return False
-
-    def _event(self, record: Record, at: Moment) -> None:
-        line, body = _split(record.body)
-        actor, speaker = self._absorber.speaker(line)
-        if not body.startswith(b"{"):
-            # One that has been in a queue before keeps its time and its key.
-            key = idempotency_key(at.writer, at.sequence)
-            body = complete(self._absorber.stamp(record.wall), key, speaker, body)
-        entry = Entry(
-            Kind.EVENT,
-            record.flags & (GIVEN | FROZEN),
-            at.boot,
-            record.boot_clock,
-            record.wall,
-            actor.app_id,
-            actor.name,
-            body,
-        )
-        if actor.identity is None:
-            self._absorber.properties.seen(actor, entry)
-        if self._freeze:
-            entry = self._absorber.timeline.settle(entry)
-        self._entries.append(entry)
-
-    def _user_properties(self, record: Record, at: Moment) -> None:
-        line, body = _split(record.body)
-        actor, _ = self._absorber.speaker(line)
-        self._absorber.properties.change_user(actor, loads(body), _moment_entry(actor, record, at))
-
-    def _user(self, change: dict[str, Any], record: Record, at: Moment) -> None:
-        properties = self._absorber.properties
+            app_id, user_id, identity = change["identify"]
+            if state.forgets(user_id, identity, word.at):
+                return
         for fields in change.get("persons", ()):
-            if not self._absorber.state.forgets(fields[1], fields[2], at):
-                properties.met(*fields, entry=_moment_entry(Actor(*fields[:3]), record, at))
+            if not state.forgets(fields[1], fields[2], word.at):
+                properties.met(*fields, entry=word.moment_entry(Actor(*fields[:3])))
         if "identify" in change:
-            actor = Actor(*change["identify"])
-            properties.identified(actor, _moment_entry(actor, record, at))
+            actor = Actor(app_id, user_id, identity)
+            properties.identified(actor, word.moment_entry(actor))
         if "gone" in change:
             app_id, user_id = change["gone"]
             properties.gone(app_id, user_id)
-
-
-def _moment_entry(actor: Actor, record: Record, at: Moment) -> Entry:
-    return Entry(
-        Kind.USER_PROPERTIES,
-        0,
-        at.boot,
-        record.boot_clock,
-        record.wall,
-        actor.app_id,
-        actor.name,
-        b"",
-    )
 
 
 def _split(body: bytes) -> tuple[bytes, bytes]:

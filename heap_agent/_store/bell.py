@@ -54,6 +54,17 @@ class Bell:
                 os.close(fd)
             self._rung += 1
 
+    def count(self) -> int:
+        """
+        What has changed once it has rung again.
+        """
+        if self._path is None:
+            return 0
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
     def listen(self) -> tuple[bool, bool]:
         """
         Whether it has rung since last asked, and whether it was somebody else.

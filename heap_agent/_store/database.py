@@ -143,6 +143,8 @@ class Database:
         self._opened: sqlite3.Connection | None = None
         self._closed = False
         self._file: tuple[int, int] | None = None
+        #: Transactions that have not happened, for whoever remembers what was done in one.
+        self.undone = 0
         with undivided():
             if path is not None and not path.exists():
                 self._create(path)
@@ -290,6 +292,7 @@ class Database:
                 connection = self._connection()
                 if connection.in_transaction and not self._depth:
                     # Whatever a signal handler raised has kept it from being ended.
+                    self.undone += 1
                     connection.execute("ROLLBACK")
                 yield connection
             except sqlite3.Error as error:
@@ -316,6 +319,7 @@ class Database:
                 yield connection.execute
                 connection.execute("COMMIT")
             except BaseException:
+                self.undone += 1
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -338,6 +342,22 @@ class Database:
         """
         with self._in_use() as connection:
             return connection.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def reading(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Iterator[Row]]:
+        """
+        Rows of a SELECT one by one, as many as are wanted; nothing stays open after it.
+        """
+        with self._in_use() as connection, closing(connection.execute(sql, parameters)) as rows:
+            yield rows
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """
+        Keep other threads out meanwhile: what is asked in here belongs together.
+        """
+        with self._in_use():
+            yield
 
     @property
     def bytes(self) -> int:

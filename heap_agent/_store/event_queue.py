@@ -13,17 +13,25 @@ This module must not know journals, the network, or what time it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from struct import Struct
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
-from zlib import crc32
 
 import attrs
 
 from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.records import FROZEN
 from heap_agent._core.wire import event_name
-from heap_agent._store.database import Database, Reader, Row
+from heap_agent._store.database import Database, Reader
+from heap_agent._store.front import LOOK, LOOK_BYTES, Front
+from heap_agent._store.rows import (
+    COLUMNS,
+    PLACES,
+    Entry,
+    Stored,
+    checked,
+    from_row,
+    to_row,
+)
 
 #: Rows that are dropped together, so that a full disk is not shaved one by one.
 CHUNK: Final = 256
@@ -31,15 +39,9 @@ CHUNK: Final = 256
 #: … but no more than it takes of large ones.
 CHUNK_BYTES: Final = 262_144
 
-#: How many rows one look at the queue's head takes in.
-LOOK: Final = 2_000
-LOOK_BYTES: Final = 4_000_000
-
-_DELETE_EVENT: Final = f"DELETE FROM entry WHERE id = ? AND kind = {int(Kind.EVENT)}"
-
-_ROW: Final = "id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body"
-_PLACES: Final = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
-_CHECKED: Final = Struct("<qBBqqq")
+# Rows are named by ranges without a gap: those of one request are mostly one.
+_DELETE: Final = "DELETE FROM entry WHERE id BETWEEN ? AND ?"
+_DELETE_EVENTS: Final = f"{_DELETE} AND kind = {int(Kind.EVENT)}"
 
 RECORDED: Final = "recorded"
 DELIVERED: Final = "delivered"
@@ -57,42 +59,6 @@ class Dropped(NamedTuple):
 
     rows: int
     events: int
-
-
-@attrs.frozen(slots=True)
-class Entry:
-    """
-    A row before it has an id.
-
-    Attributes:
-        kind: EVENT, IDENTIFY or USER_PROPERTIES.
-        flags: `records.GIVEN`, `records.FROZEN`.
-        boot: Ordinal of the boot in which it was recorded.
-        boot_clock: µs from boot.
-        wall: µs since 1970, as recorded.
-        app_id: Where it goes.
-        actor: Identity or user_id: the budget's key.
-        body: The JSON that goes over the wire.
-    """
-
-    kind: Kind
-    flags: int
-    boot: int
-    boot_clock: int
-    wall: int
-    app_id: str
-    actor: str
-    body: bytes
-
-
-@attrs.frozen(slots=True)
-class Stored:
-    """
-    A row with its id.
-    """
-
-    id: int
-    entry: Entry
 
 
 @attrs.frozen(slots=True)
@@ -118,38 +84,17 @@ class DeadLetter:
     body: bytes
 
 
-def _checksum(id: int, entry: Entry) -> int:
-    head = _CHECKED.pack(id, entry.kind, entry.flags, entry.boot, entry.boot_clock, entry.wall)
-    names = f"{entry.app_id}\n{entry.actor}".encode("utf-8", "surrogatepass")
-    return crc32(entry.body, crc32(names, crc32(head)))
-
-
-def _to_row(id: int, entry: Entry) -> Row:
-    return (
-        id,
-        int(entry.kind),
-        entry.flags,
-        entry.boot,
-        entry.boot_clock,
-        entry.wall,
-        entry.app_id,
-        entry.actor,
-        _checksum(id, entry),
-        entry.body,
-    )
-
-
-def _from_row(row: Row) -> Stored | None:
+def _ranges(ids: Collection[int]) -> list[tuple[int, int]]:
     """
-    None where the row is not what was written: SQLite has no checksums of its own.
+    First and last of each stretch of ids that follow each other.
     """
-    id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body = row
-    try:
-        entry = Entry(Kind(kind), flags, boot, boot_clock, wall, app_id, actor, bytes(body))
-        good = _checksum(id, entry) == crc
-    except Exception:  # whatever flipped bits made of it
-        return None
-    return Stored(id, entry) if good else None
+    found: list[tuple[int, int]] = []
+    for id in sorted(ids):
+        if found and id <= found[-1][1] + 1:
+            found[-1] = found[-1][0], id
+        else:
+            found.append((id, id))
+    return found
 
 
 def damaged_rows(source: Database | Reader) -> list[str]:
@@ -159,8 +104,8 @@ def damaged_rows(source: Database | Reader) -> list[str]:
     return [
         f"{what} {row[0]} does not match its checksum"
         for table, what in (("entry", "row"), ("dead", "dead letter"))
-        for row in source.query(f"SELECT {_ROW} FROM {table}")
-        if _from_row(row) is None
+        for row in source.query(f"SELECT {COLUMNS} FROM {table}")
+        if from_row(row) is None
     ]
 
 
@@ -178,6 +123,7 @@ class EventQueue:
         self.database = database
         self._first_id = first_id
         self._in_flight: frozenset[int] = frozenset()
+        self._front = Front()
         #: How often rows were purged, for whoever holds some that it has not sent yet.
         self.purges = 0
         #: Dead letters may have come since somebody looked after their share.
@@ -189,17 +135,26 @@ class EventQueue:
 
     # -- in --
 
-    def insert(self, entries: Iterable[Entry]) -> int:
+    def insert(self, entries: Sequence[Entry]) -> int:
         """
-        Append rows (the books are the caller's); the number of rows.
+        Append rows (the books are the caller's); the id of the first.
         """
         with self.database.transact() as execute:
             next_id = self._counter("next_id") or self._first_id
-            rows = [_to_row(next_id + index, entry) for index, entry in enumerate(entries)]
-            if rows:
-                self.database.execute_many(f"INSERT INTO entry ({_ROW}) VALUES ({_PLACES})", rows)
+            if entries:
+                rows = [to_row(id, entry) for id, entry in enumerate(entries, next_id)]
+                self.database.execute_many(f"INSERT INTO entry ({COLUMNS}) VALUES ({PLACES})", rows)
                 execute("REPLACE INTO counter VALUES ('next_id', ?)", (next_id + len(rows),))
-            return len(rows)
+            return next_id
+
+    def keep_at_hand(self, first_id: int, entries: Sequence[Entry]) -> None:
+        """
+        Rows that were inserted, and are committed by now: where nothing waits before
+        them, they need not be read back to be sent.
+        """
+        with self.database.held():
+            if entries and self._ends()[0] == first_id:
+                self._front = Front.of(enumerate(entries, first_id), self.database.undone)
 
     def add(self, counts: dict[str, int] | Counter[str]) -> None:
         """
@@ -217,6 +172,34 @@ class EventQueue:
 
     # -- out --
 
+    def front(self) -> list[Candidate]:
+        """
+        The oldest rows, without taking them: ids grow along the list. They are read
+        once, and kept at hand for `load` while they leave in their order.
+        """
+        with self.database.held():
+            oldest, newest = self._ends()
+            if oldest is None:
+                return []
+            if not self._front.serves(oldest, newest, self.database.undone):
+                self._read_front()
+            return self._front.candidates()
+
+    def _ends(self) -> tuple[int | None, int | None]:
+        """The ids of the oldest and the newest row."""
+        rows = self.database.query(
+            "SELECT (SELECT min(id) FROM entry), (SELECT max(id) FROM entry)"
+        )
+        return rows[0][0], rows[0][1]
+
+    def _read_front(self) -> None:
+        damaged: list[int] = []
+        oldest = f"SELECT {COLUMNS} FROM entry ORDER BY id LIMIT ?"
+        with self.database.reading(oldest, (LOOK,)) as rows:
+            self._front = Front.of(checked(rows, damaged), self.database.undone)
+        if damaged:
+            self._remove_damaged(damaged)
+
     def peek(
         self,
         *,
@@ -225,7 +208,7 @@ class EventQueue:
         max_bytes: int = LOOK_BYTES,
     ) -> list[Candidate]:
         """
-        The oldest rows, without taking them: ids grow along the list.
+        The oldest rows, without their bytes: ids grow along the list.
 
         Args:
             skip: Leave out these kinds of these app ids.
@@ -260,7 +243,7 @@ class EventQueue:
             for stored in self.load([one.id for one in candidates])
             if stored.entry.kind is Kind.EVENT
         }
-        return [attrs.evolve(one, name=names.get(one.id, "")) for one in candidates]
+        return [one._replace(name=names.get(one.id, "")) for one in candidates]
 
     def newest(self, kind: Kind, app_id: str, limit: int = 200) -> list[Candidate]:
         """
@@ -278,22 +261,21 @@ class EventQueue:
         Rows by id, in the order of the ids. Rows that are gone are left out;
         damaged ones are removed and counted.
         """
-        rows: dict[int, Row] = {}
+        with self.database.held():
+            known = self._front.rows(self.database.undone)
+            missing = [id for id in ids if id not in known]
+            if missing:
+                known = {**known, **self._read(missing)}
+            return [Stored(id, known[id]) for id in ids if id in known]
+
+    def _read(self, ids: Sequence[int]) -> dict[int, Entry]:
+        found: dict[int, Entry] = {}
+        damaged: list[int] = []
         for begin in range(0, len(ids), 500):
             some = ids[begin : begin + 500]
             places = ",".join("?" * len(some))
-            for row in self.database.query(
-                f"SELECT {_ROW} FROM entry WHERE id IN ({places})", some
-            ):
-                rows[row[0]] = row
-        found, damaged = [], []
-        for id in ids:
-            if id in rows:
-                stored = _from_row(rows[id])
-                if stored is None:
-                    damaged.append(id)
-                else:
-                    found.append(stored)
+            rows = self.database.query(f"SELECT {COLUMNS} FROM entry WHERE id IN ({places})", some)
+            found.update(checked(rows, damaged))
         if damaged:
             self._remove_damaged(damaged)
         return found
@@ -315,7 +297,7 @@ class EventQueue:
             for stored in rows:
                 if not stored.entry.flags & FROZEN:
                     stored = Stored(stored.id, settle(stored.entry))
-                    _, _, flags, _, _, wall, _, _, crc, body = _to_row(stored.id, stored.entry)
+                    _, _, flags, _, _, wall, _, _, crc, body = to_row(stored.id, stored.entry)
                     # Not REPLACE: a row that was dropped meanwhile must stay away.
                     there = execute(
                         "UPDATE entry SET flags = ?, wall = ?, crc = ?, body = ? WHERE id = ?",
@@ -323,6 +305,7 @@ class EventQueue:
                     ).rowcount
                     if not there:
                         continue
+                    self._front.replace(stored)
                 result.append(stored)
         return result
 
@@ -342,7 +325,9 @@ class EventQueue:
         Heap has them: delete the rows, count those that were really there.
         """
         with self.database.transact():
+            rest = self._front.after(ids)
             events = self._delete(ids)
+            self._front = rest
             self.add({DELIVERED: events})
             return events
 
@@ -350,27 +335,34 @@ class EventQueue:
         """
         Heap refused them for good: move the rows to the dead letters.
         """
+        if not ids:
+            return
         with self.database.transact() as execute:
+            self._front = Front()
             for id in ids:
                 execute(
-                    f"INSERT OR REPLACE INTO dead SELECT {_ROW}, ?, ?, ? FROM entry WHERE id = ?",
+                    f"INSERT OR REPLACE INTO dead SELECT {COLUMNS}, ?, ?, ? "
+                    "FROM entry WHERE id = ?",
                     (status, reason, now, id),
                 )
                 execute("DELETE FROM entry WHERE id = ?", (id,))
-        self.dead_has_grown = self.dead_has_grown or bool(ids)
+        self.dead_has_grown = True
 
     def restore(self, ids: Collection[int] | None = None) -> int:
         """
         Put dead letters back into the queue under their old ids; all where no
         ids are given.
         """
+        if ids is not None and not ids:
+            return 0
         with self.database.transact() as execute:
             if ids is None:
                 ids = [row[0] for row in self.database.query("SELECT id FROM dead")]
             done = 0
+            self._front = Front()
             for id in ids:
                 done += execute(
-                    f"INSERT INTO entry SELECT {_ROW} FROM dead WHERE id = ?", (id,)
+                    f"INSERT INTO entry SELECT {COLUMNS} FROM dead WHERE id = ?", (id,)
                 ).rowcount
                 execute("DELETE FROM dead WHERE id = ?", (id,))
             return done
@@ -381,9 +373,9 @@ class EventQueue:
         """
         found, damaged = [], []
         for *row, status, reason, died in self.database.query(
-            f"SELECT {_ROW}, status, reason, died FROM dead ORDER BY id LIMIT ?", (limit,)
+            f"SELECT {COLUMNS}, status, reason, died FROM dead ORDER BY id LIMIT ?", (limit,)
         ):
-            stored = _from_row(tuple(row))
+            stored = from_row(tuple(row))
             if stored is None:
                 damaged.append(row[0])
             else:
@@ -469,6 +461,7 @@ class EventQueue:
         """
         with self.database.transact() as execute:
             events = self.count() + self.dead_count()
+            self._front = Front()
             for table in ("entry", "dead"):
                 execute(
                     f"DELETE FROM {table} WHERE (boot, boot_clock) > (?, ?) "
@@ -577,15 +570,19 @@ class EventQueue:
         """
         Delete rows by name; how many of those that existed were events.
         """
-        rows = [(id,) for id in ids]
+        if not ids:
+            return 0
+        ranges = _ranges(ids)
         with self.database.transact():
-            events = self.database.execute_many(_DELETE_EVENT, rows)
-            if events < len(rows):
-                self.database.execute_many("DELETE FROM entry WHERE id = ?", rows)
+            self._front = Front()
+            events = self.database.execute_many(_DELETE_EVENTS, ranges)
+            if events < len(ids):
+                self.database.execute_many(_DELETE, ranges)
             return events
 
     def _remove_damaged(self, ids: Collection[int]) -> None:
         with self.database.transact() as execute:
+            self._front = self._front.without(ids)
             for id in ids:
                 execute("DELETE FROM entry WHERE id = ?", (id,))
                 execute("DELETE FROM dead WHERE id = ?", (id,))

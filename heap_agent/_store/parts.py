@@ -31,6 +31,7 @@ from heap_agent._core.records import (
     Record,
     read_records,
     unpack_header,
+    whole_records,
 )
 
 #: Bytes that are read at once: a part, unless nobody was there to seal it.
@@ -250,6 +251,7 @@ def read_part(
     until: int = -1,
     following: int = 0,
     limit: int = _LOOK,
+    most: int = _LOOK,
 ) -> Chunk | None:
     """
     Read records from a part.
@@ -261,6 +263,7 @@ def read_part(
         until: Ignore what stands behind this offset.
         following: Sequence number with which the next part begins; 0 if not known.
         limit: Read about this many bytes at most.
+        most: Stop after so many records.
 
     Returns:
         None if the file has vanished meanwhile.
@@ -282,21 +285,25 @@ def read_part(
     end = size if until < 0 else min(until, size)
     data = data[: max(0, end - at)]
     whole = complete and at + len(data) >= end
-    records: list[Record] = []
-    damaged = read = 0
-    for item in read_records(
-        data,
-        header,
-        at=0,
-        previous=-1 if position else header.first - 1,
-        complete=whole,
-        following=following,
-    ):
-        if isinstance(item, Damage):
-            damaged += item.records
-        else:
-            records.append(item)
-        read = item.end
+    records = whole_records(data, 0, header.salt, most)
+    damaged, read = 0, records[-1].end if records else 0
+    if len(records) == most and read < len(data):
+        whole = False
+    else:
+        previous = -1 if position else header.first - 1
+        for item in read_records(
+            data,
+            header,
+            at=read,
+            previous=max((record.sequence for record in records), default=previous),
+            complete=whole,
+            following=following,
+        ):
+            if isinstance(item, Damage):
+                damaged += item.records
+            else:
+                records.append(item)
+            read = item.end
     if not whole and not read and at + len(data) < end:
         # A record longer than the limit, or a damaged stretch as long: read on.
         return read_part(
@@ -306,6 +313,7 @@ def read_part(
             until=until,
             following=following,
             limit=limit * 4,
+            most=most,
         )
     return Chunk(header, tuple(records), damaged, at + read, whole)
 

@@ -19,7 +19,8 @@ from heap_agent._core.events import Actor, Kind, Scalar
 from heap_agent._core.state import Facet, Moment, State, is_consent
 from heap_agent._core.wire import identify_body, user_body
 from heap_agent._store.database import Database, Row
-from heap_agent._store.event_queue import Entry, EventQueue
+from heap_agent._store.event_queue import EventQueue
+from heap_agent._store.rows import Entry
 
 _RESEND: Final = int(limits.USER_PROPERTY_RESEND * 1_000_000)
 
@@ -122,10 +123,14 @@ class Properties:
         """
         self._seen.clear()
 
-    def seen(self, actor: Actor, entry: Entry) -> None:
+    def seen(self, actor: Actor, boot: int, boot_clock: int) -> None:
         """
         Note that an anonymous user has an event (or property) of its own, so
         that a later identify is worth a request.
+
+        Args:
+            actor: Who.
+            boot, boot_clock: When.
         """
         who = (actor.app_id, actor.user_id)
         if who in self._seen:
@@ -137,7 +142,7 @@ class Properties:
             # Not lowered: 2 says that the pair was joined already.
             execute("UPDATE person SET seen = max(seen, 1) WHERE app_id = ? AND user_id = ?", who)
         self._seen.add(who)
-        self._join(actor.app_id, actor.user_id, entry)
+        self._join(actor.app_id, actor.user_id, boot, boot_clock)
 
     def identified(self, actor: Actor, entry: Entry) -> None:
         """
@@ -159,7 +164,7 @@ class Properties:
                 "WHERE app_id = ? AND user_id = ? AND identity IS NULL",
                 (actor.identity, entry.wall, int(bool(held)), actor.app_id, actor.user_id),
             )
-        self._join(actor.app_id, actor.user_id, entry)
+        self._join(actor.app_id, actor.user_id, entry.boot, entry.boot_clock)
         if held:
             self.change_user(actor, held, entry)
         self._forget_old_values(entry.wall)
@@ -189,7 +194,7 @@ class Properties:
                 "WHERE app_id = ? AND user_id = ?",
                 (identity, identified, seen, app_id, user_id),
             )
-        self._join(app_id, user_id, entry)
+        self._join(app_id, user_id, entry.boot, entry.boot_clock)
 
     def persons(self) -> list[Row]:
         """
@@ -201,7 +206,7 @@ class Properties:
             "SELECT app_id, user_id, identity, identified, seen FROM person ORDER BY rowid"
         )
 
-    def _join(self, app_id: str, user_id: str, entry: Entry) -> None:
+    def _join(self, app_id: str, user_id: str, boot: int, boot_clock: int) -> None:
         rows = self._database.query(
             "SELECT identity, identified FROM person "
             "WHERE app_id = ? AND user_id = ? AND seen = 1 AND identity IS NOT NULL",
@@ -215,8 +220,8 @@ class Properties:
                     Entry(
                         Kind.IDENTIFY,
                         0,
-                        entry.boot,
-                        entry.boot_clock,
+                        boot,
+                        boot_clock,
                         identified,
                         app_id,
                         identity,

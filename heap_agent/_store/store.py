@@ -114,10 +114,13 @@ class Store:
         self.journal.allow(self.bounds.unseen)
         self.ledger: Ledger | None = None
         self.trouble: str | None = None
+        #: Deliveries succeed: what waits in the journals will be fetched soon.
+        self.delivers = False
         self._work = threading.RLock()
         self._held: HeldLock | None = None
         self._reserve = None if directory is None else Reserve(directory)
         self._bell = Bell(directory)
+        self._heard: int | None = None  # how far it had rung when all was last absorbed
         self._memory: Memory | None = None
         self._in_trouble_since: float | None = None
         self._pressed = False  # the disk is full and the reserve has been given up
@@ -210,6 +213,8 @@ class Store:
         """
         room = self._reserve is not None and self._reserve.room
         if room and self.journal.retry():
+            # What others have to know was not there when the bell rang for it.
+            self.ring()
             return True
         if self.directory is not None:
             self._press()
@@ -406,15 +411,23 @@ class Store:
             if taken:
                 self._work.release()
 
-    def absorb(self, *, freeze: bool) -> Absorbed:
+    def absorb(self, *, freeze: bool, some: int | None = None) -> Absorbed:
         """
         Move everything recorded so far into the queue (the owner only).
+
+        Args:
+            freeze: Deliveries succeed.
+            some: Stop after about so many records, if there are only events among those
+                that wait: nobody has rung since all was read.
 
         Returns:
             What all batches together have done.
         """
         total = Absorbed()
         with self._work:
+            rung = self._bell.count()
+            if rung != self._heard:
+                some = None
             if self.ledger is None:
                 return total
             little = self._pressed and not self._room_again()
@@ -425,7 +438,7 @@ class Store:
                     # A clock that was set since the keeper's last look would go unnoticed.
                     self.ledger.timeline.tick(*self.now())
                 while True:
-                    done = self._absorb_batch(self.ledger, freeze=freeze, little=little)
+                    done = self._absorb_batch(self.ledger, freeze=freeze, little=little, some=some)
                     total.records += done.records
                     total.damaged += done.damaged
                     total.state_changed |= done.state_changed
@@ -433,7 +446,9 @@ class Store:
                     total.erased |= done.erased
                     total.requests += done.requests
                     total.trouble = done.trouble
-                    if not done.more or little:
+                    if not done.more and not little and done.trouble is None:
+                        self._heard = rung
+                    if not done.more or little or some is not None:
                         break
                 self._to_erase |= total.erased
                 self._erase(self.ledger)
@@ -464,11 +479,14 @@ class Store:
         if self._to_erase and self._reserve.free > 2 * ledger.database.bytes:
             self._to_erase = not ledger.database.rewrite()
 
-    def _absorb_batch(self, ledger: Ledger, *, freeze: bool, little: bool) -> Absorbed:
+    def _absorb_batch(
+        self, ledger: Ledger, *, freeze: bool, little: bool, some: int | None
+    ) -> Absorbed:
         if little:
             return ledger.absorber.absorb(freeze=freeze, limit=_LITTLE)
-        self._cap_journal()
-        limit = min(BATCH, self.bounds.batch)
+        if self.journal.full:
+            self._cap_journal()
+        limit = min(BATCH, self.bounds.batch, BATCH if some is None else some)
         over = self._make_room(ledger)
         if over > 0:
             # What is only counted takes no room.
@@ -546,6 +564,11 @@ class Store:
         directory = self.directory
         return Measured(outlook.Sizes() if directory is None else outlook.sizes(directory), written)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there is something to drop or to unlink."""
+        return self.measure().sizes.total > self.bounds.crowded
+
     def has_much(self, found: Measured) -> bool:
         """
         Whether this process should absorb: much waits to be read, or there is
@@ -555,10 +578,10 @@ class Store:
             return False
         if found.sizes.total > self.bounds.crowded:
             return True
-        part = self.bounds.part
+        much = self.bounds.passing if self.delivers else self.bounds.part
         try:
             # Asked only where there can be so much: it takes another look.
-            return found.sizes.journals >= part and self.ledger.absorber.pending_bytes() >= part
+            return found.sizes.journals >= much and self.ledger.absorber.pending_bytes() >= much
         except DatabaseTrouble:
             return False
 

@@ -18,7 +18,7 @@ from heap_agent._core import clock, wire
 from heap_agent._core.events import Kind
 from heap_agent._core.records import FROZEN, GIVEN
 from heap_agent._store.database import Database
-from heap_agent._store.event_queue import Entry
+from heap_agent._store.rows import Entry
 
 _MEMO: Final = "timeline"
 
@@ -101,13 +101,27 @@ class Timeline:
         """
         flags = entry.flags | FROZEN
         if entry.kind is Kind.USER_PROPERTIES or entry.flags & (GIVEN | FROZEN):
-            return attrs.evolve(entry, flags=flags)
+            return entry._replace(flags=flags)
+        wall = self.place(entry.wall, entry.boot_clock, entry.boot)
+        body = wire.restamp(entry.body, wall) if wall != entry.wall else entry.body
+        return entry._replace(flags=flags, body=body)
+
+    def place(self, wall: int, boot_clock: int, boot: int) -> int:
+        """
+        Say when a record was really made, µs. `save` must follow, as for `settle`.
+        """
         wall, changed, self.knowledge = clock.place(
-            self.knowledge, wall=entry.wall, boot_clock=entry.boot_clock, boot=entry.boot
+            self.knowledge, wall=wall, boot_clock=boot_clock, boot=boot
         )
         self._repaired += changed
-        body = wire.restamp(entry.body, wall) if changed else entry.body
-        return attrs.evolve(entry, flags=flags, body=body)
+        return wall
+
+    def right_since(self, boot: int) -> int:
+        """
+        What a boot's clock said from here on, µs, stands as it is: `place` need not be
+        asked. Holds until it is asked for anything else.
+        """
+        return clock.right_since(self.knowledge, boot)
 
     def save(self) -> None:
         """

@@ -27,10 +27,11 @@ from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.limits import TRACK_PATH
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import FROZEN
-from heap_agent._store.absorb import REPORT, Absorbed, Request
+from heap_agent._store.absorb import BATCH, REPORT, Absorbed, Request
 from heap_agent._store.database import DatabaseTrouble
-from heap_agent._store.event_queue import DROPPED, Stored
+from heap_agent._store.event_queue import DROPPED
 from heap_agent._store.ledger import Ledger
+from heap_agent._store.rows import Stored
 from heap_agent._store.store import FLUSH, Store
 
 _log = logging.getLogger("heap_agent.upload")
@@ -255,10 +256,21 @@ class Drain:
     def absorb(self) -> Absorbed:
         """
         Move what was recorded into the queue, frozen at once while deliveries
-        succeed: one commit less.
+        succeed: one commit less. Events that will be fetched soon are not all moved.
         """
+        whole = self._store.crowded or not self._delivering
+        return self._absorb(None if whole else BATCH)
+
+    def _absorb_some(self) -> Absorbed:
+        """
+        While deliveries succeed no more than what leaves next: it stands in the queue
+        for a moment only, and the room of what has left is used again.
+        """
+        return self._absorb(self._delivery.policy.batch_items if self._delivering else None)
+
+    def _absorb(self, some: int | None) -> Absorbed:
         with self._store.working():
-            done = self._store.absorb(freeze=self._delivering)
+            done = self._store.absorb(freeze=self._delivering, some=some)
             self._changes += done.state_changed
             changes = self._changes
             if done.erased:
@@ -304,7 +316,7 @@ class Drain:
         Returns:
             None when nothing is left to send, else seconds to wait.
         """
-        self._add_requests_of(self.absorb())
+        self._add_requests_of(self._absorb_some())
         self._nudge_for_others()
         while not self._stopping.is_set() or deadline is not None:
             if deadline is not None and time.monotonic() >= deadline:
@@ -318,8 +330,8 @@ class Drain:
                 continue
             if wait >= 0:
                 return wait
-            # A full disk takes a little at a time: what was sent has made room.
-            done = self.absorb()
+            # There may be more; a full disk, too, takes a little at a time.
+            done = self._absorb_some()
             self._add_requests_of(done)
             if not (done.records and self._may_send()):
                 return None
@@ -377,10 +389,9 @@ class Drain:
         paused = self._delivery.paused(self._now())
         found: tuple[Ledger | None, list[Candidate]] = (None, [])
         for ledger in ledgers:
-            candidates = ledger.queue.peek(skip=paused)
-            if not candidates and paused:
-                # So that the wait is known.
-                candidates = ledger.queue.peek()
+            candidates = ledger.queue.peek(skip=paused) if paused else []
+            # Where all are paused, so that the wait is known.
+            candidates = candidates or ledger.queue.front()
             if candidates:
                 if self._delivery.trials:
                     candidates = ledger.queue.named(candidates)
@@ -499,6 +510,7 @@ class Drain:
         """
         good = outcome.answer in (Answer.ACCEPTED, Answer.REACHED)
         self._delivering = good and (self._delivering or outcome.answer is Answer.ACCEPTED)
+        self._store.delivers = self._delivering
         if outcome.answer is Answer.ACCEPTED:
             self.last_delivery = self._store.now()[0]
             self.last_error = None

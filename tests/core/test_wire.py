@@ -56,7 +56,8 @@ from heap_agent._core.wire import (
 from heap_agent.exceptions import InvalidCall
 
 WALL = 1_767_225_600_123_456
-KEY = b"0123456789abcdef-00000000002a"
+WRITER, SEQUENCE = "0123456789abcdef", 42
+KEY = idempotency_key(WRITER, SEQUENCE)
 ANONYMOUS = Actor("11", "8123456789012345")
 IDENTIFIED = Actor("11", "8123456789012345", 'al"ice é')
 
@@ -64,7 +65,8 @@ IDENTIFIED = Actor("11", "8123456789012345", 'al"ice é')
 def body_of(tail: bytes | None, actor: Actor = ANONYMOUS, wall: int = WALL) -> bytes:
     """One event as it is stored, put together as `Agent.track` and the absorber do."""
     assert tail is not None
-    return complete(stamp(wall), KEY, who(actor, "77"), tail)
+    name, properties = tail.split(b"\n", 1)
+    return complete(stamp(wall), WRITER.encode(), SEQUENCE, who(actor, "77"), name, properties)
 
 
 def tail_of(wire: Wire, event: Any, properties: Any, ambient: Ambient = NOTHING) -> bytes | None:

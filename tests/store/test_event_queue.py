@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 from heap_agent._core.events import Kind
 from heap_agent._core.records import FROZEN
 from heap_agent._store.database import Database
-from heap_agent._store.event_queue import CHUNK, RECORDED, Entry, EventQueue
+from heap_agent._store.event_queue import CHUNK, RECORDED, EventQueue
+from heap_agent._store.rows import Entry
 
 BODY = (
     b'{"timestamp":"2026-01-01T00:00:00.000+00:00","idempotency_key":"k","user_id":"1",'
@@ -144,7 +144,7 @@ def test_many_rows_can_be_loaded(queue: EventQueue) -> None:
 
 def settle(one: Entry) -> Entry:
     """Another time, for good."""
-    return attrs.evolve(one, flags=one.flags | FROZEN, body=one.body.replace(b"2026", b"2027"))
+    return one._replace(flags=one.flags | FROZEN, body=one.body.replace(b"2026", b"2027"))
 
 
 def test_frozen_rows_never_change_again(queue: EventQueue) -> None:
@@ -152,7 +152,7 @@ def test_frozen_rows_never_change_again(queue: EventQueue) -> None:
     fill(queue, entry(), entry())
 
     first = queue.freeze(queue.load([1]), settle)
-    both = queue.freeze(queue.load([1, 2]), lambda one: attrs.evolve(settle(one), wall=9))
+    both = queue.freeze(queue.load([1, 2]), lambda one: settle(one)._replace(wall=9))
 
     assert b"2027" in first[0].entry.body
     assert [stored.entry.wall for stored in both] == [1_000, 9]

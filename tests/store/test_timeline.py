@@ -14,8 +14,8 @@ from heap_agent._core.events import Kind
 from heap_agent._core.records import FROZEN, GIVEN
 from heap_agent._store import timeline as module
 from heap_agent._store.database import Database
-from heap_agent._store.event_queue import Entry
 from heap_agent._store.journal import Journal
+from heap_agent._store.rows import Entry
 from heap_agent._store.timeline import Timeline, boots
 from heap_agent.testing import FakeClock
 
