@@ -83,7 +83,7 @@ class Bounds(NamedTuple):
         What may wait in the journals while deliveries succeed: it leaves from there
         by way of a queue that stays short.
         """
-        return min(16 * PART, self.unseen)
+        return min(32 * PART, self.unseen)
 
     @property
     def dead(self) -> int:

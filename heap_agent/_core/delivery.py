@@ -515,12 +515,13 @@ class Delivery:
         lane.pause = Pause()
         if lane.window.is_filled(len(flight.rows), flight.size):
             lane.window.grow(self.policy)
-        lane.suspects.acquit(flight.ids)
+        ids = flight.ids
+        lane.suspects.acquit(ids)
         if flight.is_trial:
             lane.convict()
         else:
             lane.clear()
-        return Verdict(ack=flight.ids)
+        return Verdict(ack=ids)
 
     def _rejected(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         if flight.is_trial:

@@ -21,6 +21,9 @@ from heap_agent._store.database import Row
 COLUMNS: Final = "id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body"
 PLACES: Final = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
 
+#: Where the checksum stands.
+_CRC: Final = 8
+
 _pack_checked: Final = Struct("<qBBqqq").pack
 
 _KINDS: Final = {int(kind): kind for kind in (Kind.EVENT, Kind.IDENTIFY, Kind.USER_PROPERTIES)}
@@ -65,15 +68,13 @@ def _names(app_id: str, actor: str) -> bytes:
     return f"{app_id}\n{actor}".encode("utf-8", "surrogatepass")
 
 
-def _checksum(id: int, entry: Entry) -> int:
+def to_row(id: int, entry: Entry) -> Row:
+    """
+    What is written, with the checksum.
+    """
     kind, flags, boot, boot_clock, wall, app_id, actor, body = entry
     head = _pack_checked(id, kind, flags, boot, boot_clock, wall) + _names(app_id, actor)
-    return crc32(body, crc32(head))
-
-
-def to_row(id: int, entry: Entry) -> Row:
-    kind, flags, boot, boot_clock, wall, app_id, actor, body = entry
-    crc = _checksum(id, entry)
+    crc = crc32(head + body)
     # A plain number: of any other class SQLite asks at length how to write it.
     return id, int(kind), flags, boot, boot_clock, wall, app_id, actor, crc, body
 
@@ -85,7 +86,7 @@ def from_row(row: Row) -> Stored | None:
     id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body = row
     try:
         entry = Entry(_KINDS[kind], flags, boot, boot_clock, wall, app_id, actor, bytes(body))
-        good = _checksum(id, entry) == crc
+        good = to_row(id, entry)[_CRC] == crc
     except Exception:  # whatever flipped bits made of it
         return None
     return Stored(id, entry) if good else None
