@@ -29,7 +29,7 @@ TURNS, SECONDS = 3, 0.8
 EVENTS = 1_000
 
 AGENT, COMMIT = "Agent.track", "SQLite commit, WAL, NORMAL"
-BOTH, ONE = "two", "one"
+BOTH, ONE = "two cores", "one core"
 
 
 def run() -> list[Row]:
@@ -48,7 +48,7 @@ def run() -> list[Row]:
     return [
         {
             "what": what,
-            "cores": cores,
+            "on": cores,
             "busy threads": busy,
             **spread(times[what, cores, busy]),
             "over 1 ms, %": 100 * _share_over(1_000_000, times[what, cores, busy]),
