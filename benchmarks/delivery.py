@@ -49,7 +49,7 @@ def run() -> list[Row]:
     Measure.
     """
     chance = random.Random(data.SEED)
-    clients = [peers.OURS, *peers.installed()]
+    clients = [peers.OURS, *(peer for peer in peers.installed() if not peer.sends_elsewhere)]
     runs: dict[str, list[Delivery]] = {client.name: [] for client in clients}
     with running() as server:
         for _ in range(REPEATS):

@@ -26,6 +26,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from benchmarks import data
+
 #: More than any benchmark records.
 UNBOUNDED = 10_000_000
 
@@ -79,12 +81,14 @@ class Peer:
         distribution: What pip installs.
         module: What a program imports.
         opener: Imports it and makes a client of an endpoint, in a mode.
+        sends_elsewhere: Whether it sends from a process of its own, when it sees fit.
     """
 
     name: str
     distribution: str
     module: str
     opener: Callable[[str, Mode], Client] = attrs.field(repr=False)
+    sends_elsewhere: bool = False
 
     @property
     def version(self) -> str | None:
@@ -145,6 +149,57 @@ def _heap_agent(endpoint: str, mode: Mode) -> Client:
         agent.shutdown,
         threading.Thread(target=agent.flush, daemon=True).start,
     )
+
+
+def _glean(endpoint: str, mode: Mode) -> Client:
+    from glean import Configuration, Glean
+    from glean._builtins import pings
+    from glean._process_dispatcher import ProcessDispatcher
+    from glean._uniffi import CommonMetricData, Lifetime
+    from glean.metrics import EventMetricType
+    from glean.metrics.event import EventExtras
+
+    class Extras(EventExtras):
+        """
+        What its generator makes of a declaration: texts, by names that are known before.
+        """
+
+        def __init__(self, values: dict[str, Any]) -> None:
+            self._values = values
+
+        def to_ffi_extra(self) -> dict[str, str]:
+            return {
+                key: str(value).lower() if value is True or value is False else str(value)
+                for key, value in self._values.items()
+            }
+
+    Glean.initialize(
+        application_id="bench",
+        application_version="1",
+        upload_enabled=True,
+        data_dir=Path(tempfile.mkdtemp(prefix="glean-")),
+        configuration=Configuration(
+            server_endpoint=endpoint,
+            **({"max_events": UNBOUNDED} if mode is Mode.MEMORY else {}),
+        ),
+    )
+    declared = CommonMetricData(
+        category="bench",
+        name="event",
+        send_in_pings=["events"],
+        lifetime=Lifetime.PING,
+        disabled=False,
+    )
+    event = EventMetricType(declared, [*data.properties(1)[0], "seq"])
+
+    def track(name: str, properties: dict[str, Any]) -> None:
+        event.record(Extras(properties))
+
+    def flush() -> None:
+        pings.events.submit()
+        ProcessDispatcher._wait_for_last_process()
+
+    return Client(track, flush, Glean._reset)
 
 
 def _mixpanel(endpoint: str, mode: Mode) -> Client:
@@ -344,6 +399,7 @@ OURS = Peer("heap_agent", "heap_agent", "heap_agent", _heap_agent)
 #: In the order of the alphabet.
 PEERS = (
     Peer("amplitude", "amplitude-analytics", "amplitude", _amplitude),
+    Peer("glean", "glean-sdk", "glean", _glean, sends_elsewhere=True),
     Peer("mixpanel", "mixpanel", "mixpanel", _mixpanel),
     Peer("posthog", "posthog", "posthog", _posthog),
     Peer("rudder", "rudder-sdk-python", "rudderstack.analytics", _rudder),
