@@ -64,7 +64,7 @@ def run() -> list[Row]:
                 Candidate(COMMIT, yardsticks.commits(connection, plain), FLOOR),
                 *(
                     Candidate(
-                        f"{peer.name}, in memory",
+                        f"{peer.name}, enqueue only",
                         stack.enter_context(apart(_enqueues, peer, answering.url)),
                         OURS,
                     )

@@ -9,11 +9,11 @@ import random
 
 from benchmarks import data, peers
 from benchmarks.apart import apart
-from benchmarks.calls import PAUSE, timed_for
+from benchmarks.calls import BURST, PAUSE, timed_for
 from benchmarks.peers import Mode, Peer
 from benchmarks.server import Server, running
 from benchmarks.tables import Row
-from benchmarks.timing import Block, spread
+from benchmarks.timing import Block, percentile, spread
 
 TITLE = "live: one event with 8 properties, while earlier ones are sent to loopback"
 #: Rows of other clients are among those.
@@ -38,15 +38,7 @@ def run() -> list[Row]:
                 own, sent = _repeat(client, server)
                 times[client.name] += own
                 requests[client.name] += sent
-    return [
-        {
-            "client": client.name,
-            **spread(times[client.name]),
-            "calls": len(times[client.name]),
-            "requests meanwhile": requests[client.name],
-        }
-        for client in clients
-    ]
+    return [_row(client, times[client.name], requests[client.name]) for client in clients]
 
 
 def _repeat(client: Peer, server: Server) -> tuple[list[int], int]:
@@ -63,3 +55,15 @@ def _busy(client: Peer, endpoint: str) -> Block:
         opened.track(data.EVENT, event)
     opened.wake()
     return timed_for(SECONDS, opened.track, events, pause=PAUSE)
+
+
+def _row(client: Peer, times: list[int], requests: int) -> Row:
+    first = sorted(times[::BURST])
+    return {
+        "client": client.name,
+        **spread([time for number, time in enumerate(times) if number % BURST]),
+        "first: median µs": percentile(first, 50) / 1_000,
+        "first: p99 µs": percentile(first, 99) / 1_000,
+        "calls": len(times),
+        "requests meanwhile": requests,
+    }

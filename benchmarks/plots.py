@@ -23,7 +23,7 @@ OURS, OTHERS, YARDSTICKS, TEXT = "#1f9e89", "#8a93a0", "#c98a1b", "#7d8590"
 #: Lines of a picture that has more than two.
 LINES = (OURS, YARDSTICKS, "#6f7ee0", "#d1607f", "#5aa02c", "#a874d1")
 
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "svg.fonttype": "none",

@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks import delivery, hot_path, peers, threads
+from benchmarks import delivery, hot_path, live, peers, threads
+from benchmarks.calls import BURST, timed_for
 
 
 def test_the_hot_path_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,7 +15,7 @@ def test_the_hot_path_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert rows[hot_path.FLOOR]["× floor"] == 1.0
     assert rows[hot_path.OURS]["calls"] == 6
-    assert rows["heap_agent, in memory"]["floor"] == hot_path.OURS
+    assert rows["heap_agent, enqueue only"]["floor"] == hot_path.OURS
     assert set(hot_path.VARIANTS) < set(rows)
 
 
@@ -33,3 +34,23 @@ def test_threads_record_all_of_the_events_once() -> None:
     events = [{"seq": seq} for seq in range(100)]
     assert threads._rate(lambda name, event: recorded.append(event["seq"]), events, 8) > 0
     assert sorted(recorded) == list(range(100))
+
+
+def test_calls_come_in_whole_bursts() -> None:
+    """However short the time is, so that the first of each can be told from the others."""
+    recorded: list[object] = []
+    block = timed_for(
+        0.01, lambda name, event: recorded.append(event), [{"seq": 1}, {"seq": 2}], pause=0.001
+    )
+    times = block()
+    assert len(times) == len(recorded) > 0
+    assert len(times) % BURST == 0
+
+
+def test_first_calls_stand_apart() -> None:
+    """A first call that is slow does not show in the figures of the others."""
+    times = ([9_000] + [1_000] * (BURST - 1)) * 50
+    row = live._row(peers.OURS, times, 3)
+    assert (row["median µs"], row["p99.9 µs"]) == (1.0, 1.0)
+    assert (row["first: median µs"], row["first: p99 µs"]) == (9.0, 9.0)
+    assert (row["calls"], row["requests meanwhile"]) == (50 * BURST, 3)
