@@ -24,6 +24,7 @@ BENCHMARKS = {
     "contention": "benchmarks.contention",
     "threads": "benchmarks.threads",
     "delivery": "benchmarks.delivery",
+    "losses": "benchmarks.losses",
 }
 
 

@@ -152,6 +152,13 @@ def _heap_agent(endpoint: str, mode: Mode) -> Client:
 
 
 def _glean(endpoint: str, mode: Mode) -> Client:
+    return glean_in(Path(tempfile.mkdtemp(prefix="glean-")), endpoint, mode)
+
+
+def glean_in(directory: Path, endpoint: str, mode: Mode) -> Client:
+    """
+    Glean, keeping its events in a directory.
+    """
     from glean import Configuration, Glean
     from glean._builtins import pings
     from glean._process_dispatcher import ProcessDispatcher
@@ -177,7 +184,7 @@ def _glean(endpoint: str, mode: Mode) -> Client:
         application_id="bench",
         application_version="1",
         upload_enabled=True,
-        data_dir=Path(tempfile.mkdtemp(prefix="glean-")),
+        data_dir=directory,
         configuration=Configuration(
             server_endpoint=endpoint,
             **({"max_events": UNBOUNDED} if mode is Mode.MEMORY else {}),

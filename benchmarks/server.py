@@ -184,7 +184,7 @@ class _Exchange(asyncio.Protocol):
             del self._waiting[:rest]
             if body:
                 self._kept.append((head, body))
-            self._transport.write(_answer_to(head))
+            self._transport.write(answer_to(head))
 
     def _body(self, head: bytes, start: int) -> tuple[bytes | None, int]:
         """
@@ -210,7 +210,10 @@ class _Exchange(asyncio.Protocol):
         return None, 0
 
 
-def _answer_to(head: bytes) -> bytes:
+def answer_to(head: bytes) -> bytes:
+    """
+    The whole answer to a request that begins so.
+    """
     method, target, _ = head.split(b" ", 2)
     if method == b"CONNECT" or not target.startswith(b"/"):
         return _REFUSED
