@@ -80,9 +80,11 @@ class Outbox:
         self._asleep = False
         # So long were the journals when nothing waited.
         self._quiet_at: int | None = None
+        head_start = _HEAD_START if interval > TICK else 0.0
+        self._loaded_from = time.monotonic() + head_start
         # When the next delivery is due, by the monotonic clock. Devices that were
         # switched on together do not ask together.
-        self._due = time.monotonic() + max(min(_HEAD_START, interval), _chance() * interval)
+        self._due = time.monotonic() + max(head_start, _chance() * interval)
 
     def __repr__(self) -> str:
         return f"<Outbox [{self._scheduler or 'not started'}]>"
@@ -156,6 +158,8 @@ class Outbox:
         Args:
             journal_bytes: As long as they stay the same, nothing has been recorded.
         """
+        if self._scheduler is None and time.monotonic() < self._loaded_from:
+            return
         if self._scheduler is not None and not self._asleep:
             return
         if journal_bytes == self._quiet_at:
