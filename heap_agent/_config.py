@@ -19,8 +19,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-import attrs
-
 from heap_agent import _options, _proxies
 from heap_agent._core import limits
 from heap_agent._core.events import Scalar
@@ -36,21 +34,7 @@ MAX_BYTES_MINIMUM: Final = 4 * 2**20
 MAX_BYTES_MAXIMUM: Final = 2**50
 
 
-def _name_in_environment(
-    _cls: type, fields: list[attrs.Attribute[Any]]
-) -> list[attrs.Attribute[Any]]:
-    """Give each option the variable HEAP_AGENT_<FIELD>, unless it has one."""
-    named = []
-    for field in fields:
-        known: _options.Option = field.metadata["option"]
-        if not known.environment:
-            known = known._replace(environment=PREFIX + field.name.upper())
-        named.append(field.evolve(metadata={"option": known}))
-    return named
-
-
-@attrs.frozen(slots=True, kw_only=True, field_transformer=_name_in_environment)
-class Config:
+class Config(_options.Options, prefix=PREFIX):
     """
     Every option, checked. Durations in seconds, sizes in bytes.
 
@@ -162,8 +146,8 @@ class Config:
         environment="DO_NOT_TRACK",
     )
 
-    def __attrs_post_init__(self) -> None:
-        for name, sentence in _conflicts(attrs.asdict(self, recurse=False)):
+    def _check_together(self) -> None:
+        for name, sentence in _conflicts(vars(self)):
             raise InvalidCall(f"{name}: {sentence}")
 
     @property
@@ -190,17 +174,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-FIELDS: Final[Mapping[str, attrs.Attribute[Any]]] = MappingProxyType(
-    {field.name: field for field in attrs.fields(Config)}
-)
-
-
-def option_of(name: str) -> _options.Option:
-    """
-    What is known of a field of `Config`.
-    """
-    found: _options.Option = FIELDS[name].metadata["option"]
-    return found
+FIELDS: Final = Config.FIELDS
 
 
 # -- loading -------------------------------------------------------------------
@@ -251,14 +225,14 @@ class Loaded(NamedTuple):
         """
         All options in the order of their definition, for people.
         """
-        return tuple(self._row(name, option_of(name)) for name in FIELDS)
+        return tuple(self._row(known) for known in FIELDS.values())
 
-    def _row(self, name: str, known: _options.Option) -> Row:
+    def _row(self, known: _options.Option) -> Row:
         return Row(
-            name=name,
-            value=known.show(getattr(self.config, name)),
-            source=self.sources[name],
-            default=known.show(FIELDS[name].default),
+            name=known.name,
+            value=known.show(getattr(self.config, known.name)),
+            source=self.sources[known.name],
+            default=known.show(known.default),
             unit=known.unit,
             environment=known.environment,
             help=known.help,
@@ -313,15 +287,15 @@ class _Loader:
                 raise InvalidCall(f"{name!r} is no option{_did_you_mean(name, FIELDS)}")
             if value is None and FIELDS[name].default is None:
                 continue
-            self.values[name] = _options.convert(value, FIELDS[name])
+            self.values[name] = FIELDS[name].convert(value)
             self.sources[name] = "argument"
 
     def take_environment(self, environment: Mapping[str, str]) -> None:
-        variables = {option_of(name).environment: name for name in FIELDS}
+        variables = {FIELDS[name].environment: name for name in FIELDS}
         for variable, name in variables.items():
             text = environment.get(variable, "")
             if text.strip():
-                self._offer(name, option_of(name).read(text), f"environment {variable}")
+                self._offer(name, FIELDS[name].read(text), f"environment {variable}")
         for variable in sorted(environment.keys() - variables.keys()):
             if not variable.startswith(PREFIX):
                 continue
@@ -344,7 +318,7 @@ class _Loader:
                 meant = _did_you_mean(name, FIELDS)
                 self._problem(source, f"{name!r} is no option{meant}")
                 continue
-            known = option_of(name)
+            known = FIELDS[name]
             none = known.optional and value == "none"
             self._offer(name, None if none else value, source)
 
@@ -363,7 +337,7 @@ class _Loader:
     def _offer(self, name: str, value: object, source: str) -> None:
         if name in self.values:
             return
-        known = option_of(name)
+        known = FIELDS[name]
         try:
             self.values[name] = known.check(value)
         except ValueError as exc:

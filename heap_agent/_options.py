@@ -1,7 +1,9 @@
 """
 What an option may be: checks, the meaning of text, and how a value is shown.
 
-This module must not know which options there are, nor where values come from.
+`Options` is plain Python: with every program that starts, an attrs class of so many
+fields would be written and compiled anew. This module must not know which options
+there are, nor where values come from.
 A check takes anything, and returns the value in its one form or raises
 ValueError with what is allowed; a name beginning with ``as_`` makes an object
 for a check out of the environment's text.
@@ -17,10 +19,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
-
-import attrs
 
 from heap_agent._core import limits
 from heap_agent._core.events import Scalar
@@ -228,9 +228,10 @@ def as_texts(text: str) -> object:
 
 class Option(NamedTuple):
     """
-    What is known of an option besides its value; each field's metadata has one.
+    What is known of an option besides its value.
 
     Attributes:
+        default: Its value unless somebody gives one.
         help: One sentence.
         unit: Of the number; "" where there is none.
         check: Takes anything, returns the value or raises ValueError with what
@@ -238,16 +239,31 @@ class Option(NamedTuple):
         parse: Makes an object for `check` out of the environment's text.
         optional: Whether None is a value.
         secret: Whether it may hold a password, as URLs do.
+        name: Of the field.
         environment: Name of the environment variable.
     """
 
+    default: object
     help: str
     unit: str
     check: Callable[[object], object]
     parse: Callable[[str], object]
     optional: bool
     secret: bool
+    name: str
     environment: str
+
+    def convert(self, value: object) -> object:
+        """
+        The value in its one form.
+
+        Raises:
+            InvalidCall: It is not allowed.
+        """
+        try:
+            return self.check(value)
+        except ValueError as exc:
+            raise InvalidCall(f"{self.name}: {self.refusal(value, exc)}") from None
 
     def read(self, text: str) -> object:
         """The object that a text stands for, where there is only text."""
@@ -292,12 +308,57 @@ def mask(url: str) -> str:
     return re.sub(r"^(\W?\w+://)?.*@", r"\1***@", url, flags=re.DOTALL)
 
 
-def convert(value: object, field: attrs.Attribute[Any]) -> object:
-    known: Option = field.metadata["option"]
-    try:
-        return known.check(value)
-    except ValueError as exc:
-        raise InvalidCall(f"{field.name}: {known.refusal(value, exc)}") from None
+class Options:
+    """
+    Options that go together, checked: a subclass has an `option` for each. Its objects
+    do not change.
+
+    Raises:
+        InvalidCall: A value is not allowed.
+    """
+
+    #: What is known of each, in the order of their definition.
+    FIELDS: ClassVar[Mapping[str, Option]]
+
+    def __init_subclass__(cls, *, prefix: str = "") -> None:
+        cls.FIELDS = MappingProxyType(
+            {
+                name: known._replace(
+                    name=name, environment=known.environment or prefix + name.upper()
+                )
+                for name, known in vars(cls).items()
+                if isinstance(known, Option)
+            }
+        )
+
+    def __init__(self, **values: Any) -> None:
+        unknown = values.keys() - self.FIELDS.keys()
+        if unknown:
+            raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+        for name, known in self.FIELDS.items():
+            vars(self)[name] = known.convert(values.get(name, known.default))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """
+        Refuse values that are allowed alone but not together.
+        """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} does not change; make another one")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        # Where a traceback shows one that was refused, it has half of its values.
+        shown = [f"{name}={self._shown(name, value)}" for name, value in vars(self).items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _shown(self, name: str, value: Any) -> str:
+        return repr(mask(value) if value and self.FIELDS[name].secret else value)
 
 
 def option(
@@ -313,13 +374,7 @@ def option(
 ) -> Any:
     optional = optional or default is None
     allowed = _or_none(check) if optional else check
-    known = Option(help, unit, allowed, parse, optional, secret, environment)
-    return attrs.field(
-        default=default,
-        converter=attrs.Converter(convert, takes_field=True),
-        metadata={"option": known},
-        repr=(lambda value: value and repr(mask(value)) or "None") if secret else True,
-    )
+    return Option(default, help, unit, allowed, parse, optional, secret, "", environment)
 
 
 def duration(default: float, help: str, *, optional: bool = False, **bound: Any) -> Any:

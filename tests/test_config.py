@@ -11,7 +11,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +43,7 @@ def test_defaults_are_allowed() -> None:
 
     assert (15.0, 64 * 2**20, None) == (config.interval, config.max_bytes, config.strict)
     for name in _config.FIELDS:
-        known = _config.option_of(name)
+        known = _config.FIELDS[name]
         assert known.help.endswith(".")
         assert known.environment in (f"HEAP_AGENT_{name.upper()}", "DO_NOT_TRACK")
 
@@ -173,12 +172,17 @@ def test_unknown_argument_names_the_one_that_was_meant() -> None:
 
 
 def test_config_itself_checks_too() -> None:
-    """Values do not slip in beside `load`, nor by evolving a checked configuration."""
+    """Values do not slip in beside `load`, nor into a checked configuration."""
     with pytest.raises(InvalidCall, match="^interval: -1 came"):
         Config(interval=-1)
     with pytest.raises(InvalidCall, match="^endpoint: .*plain HTTP"):
-        attrs.evolve(Config(), endpoint="http://collector.example")
-    assert 20.0 == attrs.evolve(Config(device_properties={"a": 1}), interval=20).interval
+        Config(endpoint="http://collector.example")
+    with pytest.raises(TypeError, match="there is no option intervall"):
+        Config(intervall=5)
+    config = Config(device_properties={"a": 1})
+    with pytest.raises(AttributeError, match="Config does not change"):
+        config.interval = -1.0
+    assert config == Config(**vars(config)) != Config()
 
 
 def test_mappings_are_copied_and_closed() -> None:
@@ -344,7 +348,7 @@ def test_misspelt_variable_is_told() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from([_config.option_of(name).environment for name in _config.FIELDS]),
+        st.sampled_from([_config.FIELDS[name].environment for name in _config.FIELDS]),
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
     )
 )

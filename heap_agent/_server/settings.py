@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import attrs
-
 from heap_agent import _options
 from heap_agent._core import limits
 from heap_agent._core.session import REFUSED, folded
@@ -20,8 +18,7 @@ from heap_agent.exceptions import InvalidCall
 __all__ = ["Settings"]
 
 
-@attrs.frozen(slots=True, kw_only=True, repr=False)
-class Settings:
+class Settings(_options.Options):
     """
     Every option of a `ServerClient`; the help texts are in its docstring.
 
@@ -54,22 +51,12 @@ class Settings:
     connect_timeout: float = _options.duration(10.0, "Longest wait for a connection.")
     read_timeout: float = _options.duration(30.0, "Longest wait for an answer.")
 
-    def __attrs_post_init__(self) -> None:
+    def _check_together(self) -> None:
         if self.is_plain and not self.is_local and not self.allow_insecure:
             raise InvalidCall(
                 f"endpoint: {self.endpoint} has plain HTTP, which is for this machine only; "
                 "use https, or allow_insecure."
             )
-
-    def __repr__(self) -> str:
-        # Not that of attrs, which fails where a traceback shows one that was refused,
-        # and so has half of its values.
-        shown = [
-            f"{field.name}={(field.repr if callable(field.repr) else repr)(value)}"
-            for field in attrs.fields(type(self))
-            if (value := getattr(self, field.name, self)) is not self
-        ]
-        return f"Settings({', '.join(shown)})"
 
     @property
     def base_url(self) -> str:

@@ -17,9 +17,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
-
-import attrs
 
 from heap_agent._core.clock import rank_boots
 from heap_agent._core.encoder import loads
@@ -111,8 +110,7 @@ def sizes(directory: Path) -> Sizes:
 # -- the books ----------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
-class Books:
+class Books(NamedTuple):
     """
     What the store holds and has held.
 
@@ -127,14 +125,15 @@ class Books:
         backlog: Absorbed events by (app id, actor).
     """
 
-    counts: Counter[str] = attrs.field(factory=Counter)
+    # Nobody changes these: whoever wants more makes new ones.
+    counts: Counter[str] = Counter()
     queued: int = 0
     rows: int = 0
     dead: int = 0
     oldest: int | None = None
-    memo: Mapping[str, str] = attrs.field(factory=dict)
+    memo: Mapping[str, str] = MappingProxyType({})
     bytes: int = 0
-    backlog: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
+    backlog: Mapping[tuple[str, str], int] = MappingProxyType({})
 
     def plus(self, other: Books) -> Books:
         """
@@ -170,16 +169,16 @@ class Books:
 # -- one look -----------------------------------------------------------------------
 
 
-@attrs.define(slots=True)
 class _Snapshot:
     """What the database says; empty where there is none to be read."""
 
-    state: State = attrs.field(factory=State)
-    positions: dict[tuple[str, int], int] = attrs.field(factory=dict)
-    refused: int = 0  # events that were refused and not yet counted there
-    trouble: str | None = None  # why something was not read
-    boots: dict[str, int] = attrs.field(factory=dict)
-    books: Books = attrs.field(factory=Books)
+    def __init__(self) -> None:
+        self.state = State()
+        self.positions: dict[tuple[str, int], int] = {}
+        self.refused = 0  # events that were refused and not yet counted there
+        self.trouble: str | None = None  # why something was not read
+        self.boots: dict[str, int] = {}
+        self.books = Books()
 
 
 def _look(directory: Path, *, books: bool) -> tuple[_Snapshot, list[tuple[str, str, Record | int]]]:
@@ -225,7 +224,8 @@ def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
         return _Snapshot()
     try:
         with Reader(path) as reader:
-            found = _Snapshot(state=load_state(reader), boots=boots(reader))
+            found = _Snapshot()
+            found.state, found.boots = load_state(reader), boots(reader)
             found.positions = {
                 (journal, part): offset
                 for journal, part, offset in reader.query("SELECT * FROM position")

@@ -20,8 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-import attrs
-
 POSIX: Final = os.name == "posix"
 
 #: One block of most file systems: less may fit into an inode of a full disk.
@@ -120,7 +118,6 @@ def machine_id(readers: Iterable[Callable[[], str]] | None = None) -> str:
     return "" if known == "uninitialized" else known
 
 
-@attrs.frozen(slots=True)
 class Clock:
     """
     The system's clocks.
@@ -135,9 +132,12 @@ class Clock:
         boot_id: `boot_ns` of two processes compare only under the same id.
     """
 
-    wall_ns: Callable[[], int] = time.time_ns
-    boot_ns: Callable[[], int] = attrs.field(factory=boot_clock)
-    boot_id: str = attrs.field(factory=boot_id)
+    __slots__ = ("boot_id", "boot_ns", "wall_ns")
+
+    def __init__(self) -> None:
+        self.wall_ns: Callable[[], int] = time.time_ns
+        self.boot_ns: Callable[[], int] = boot_clock()
+        self.boot_id = boot_id()
 
 
 def _read(path: str) -> Callable[[], str]:
