@@ -25,6 +25,8 @@ BENCHMARKS = {
     "threads": "benchmarks.threads",
     "delivery": "benchmarks.delivery",
     "losses": "benchmarks.losses",
+    "join": "benchmarks.join",
+    "backlog": "benchmarks.backlog",
 }
 
 

@@ -193,6 +193,20 @@ def _next_record(data: bytes, at: int, salt: int) -> Record | None:
     return None
 
 
+def holds_only(kind: int, data: bytes) -> bool:
+    """
+    Whether bytes that begin with a record hold whole records of one kind, and maybe the
+    beginning of another. Only the heads are looked at.
+    """
+    at, last = 0, len(data) - OVERHEAD
+    while at <= last:
+        magic, length, found, *_ = _unpack_head(data, at)
+        if magic != RECORD_MAGIC or found != kind:
+            return False
+        at += OVERHEAD + length
+    return True
+
+
 def count_magics(data: bytes, begin: int = 0) -> int:
     """
     How many records seem to begin in bytes that cannot be read; at least one.

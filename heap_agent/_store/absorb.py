@@ -23,7 +23,7 @@ import attrs
 from heap_agent._core.bounds import RECORD
 from heap_agent._core.encoder import loads
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.records import FROZEN, GIVEN, OVERHEAD, PartHeader, Record
+from heap_agent._core.records import FROZEN, GIVEN, OVERHEAD, PartHeader, Record, holds_only
 from heap_agent._core.state import (
     BY_IDENTITY,
     BY_USER_ID,
@@ -231,6 +231,21 @@ class Absorber:
                         read = 0 if header is None else header.size
                     total += max(0, size - read)
         return total
+
+    def only_events_wait(self) -> bool:
+        """
+        Whether nothing but events waits in the journals: no word about consent or
+        about somebody who is to be forgotten, which is to be heard before anything leaves.
+        """
+        positions = self._positions()
+        try:
+            return all(
+                holds_only(Kind.EVENT, files.unread(part.path, positions.get(part.place, 0)))
+                for found in files.find_parts(self._directory).values()
+                for part in found
+            )
+        except OSError:
+            return False
 
     # -- one transaction --
 

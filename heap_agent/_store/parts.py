@@ -318,6 +318,23 @@ def read_part(
     return Chunk(header, tuple(records), damaged, at + read, whole)
 
 
+def unread(path: Path, position: int) -> bytes:
+    """
+    The bytes of a part from a position on, 0 for its first record; none if the file
+    has vanished meanwhile.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = unpack_header(file.read(_HEADER))
+            file.seek(max(position, 0 if header is None else header.size))
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
 def unreadable(part: PartFile, error: OSError) -> str:
     """
     A sentence about a part that cannot be read.

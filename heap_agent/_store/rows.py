@@ -21,9 +21,6 @@ from heap_agent._store.database import Row
 COLUMNS: Final = "id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body"
 PLACES: Final = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
 
-#: Where the checksum stands.
-_CRC: Final = 8
-
 _pack_checked: Final = Struct("<qBBqqq").pack
 
 _KINDS: Final = {int(kind): kind for kind in (Kind.EVENT, Kind.IDENTIFY, Kind.USER_PROPERTIES)}
@@ -79,26 +76,25 @@ def to_row(id: int, entry: Entry) -> Row:
     return id, int(kind), flags, boot, boot_clock, wall, app_id, actor, crc, body
 
 
-def from_row(row: Row) -> Stored | None:
-    """
-    None where the row is not what was written: SQLite has no checksums of its own.
-    """
-    id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body = row
-    try:
-        entry = Entry(_KINDS[kind], flags, boot, boot_clock, wall, app_id, actor, bytes(body))
-        good = to_row(id, entry)[_CRC] == crc
-    except Exception:  # whatever flipped bits made of it
-        return None
-    return Stored(id, entry) if good else None
-
-
 def checked(rows: Iterable[Row], damaged: list[int]) -> Iterator[Stored]:
     """
     Rows that are what was written; the ids of all others are added to a list.
     """
-    for row in rows:
-        stored = from_row(row)
-        if stored is None:
-            damaged.append(row[0])
+    for id, kind, flags, boot, boot_clock, wall, app_id, actor, crc, body in rows:
+        try:
+            head = _pack_checked(id, kind, flags, boot, boot_clock, wall) + _names(app_id, actor)
+            good = crc32(head + body) == crc
+            entry = Entry(_KINDS[kind], flags, boot, boot_clock, wall, app_id, actor, body)
+        except Exception:  # whatever flipped bits made of it
+            good = False
+        if good:
+            yield Stored(id, entry)
         else:
-            yield stored
+            damaged.append(id)
+
+
+def from_row(row: Row) -> Stored | None:
+    """
+    None where the row is not what was written.
+    """
+    return next(checked([row], []), None)

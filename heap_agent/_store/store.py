@@ -114,13 +114,14 @@ class Store:
         self.journal.allow(self.bounds.unseen)
         self.ledger: Ledger | None = None
         self.trouble: str | None = None
-        #: Deliveries succeed: what waits in the journals will be fetched soon.
-        self.delivers = False
+        #: Deliveries succeed, or none has failed yet: what waits in the journals will be
+        #: fetched from there soon.
+        self.delivers = True
         self._work = threading.RLock()
         self._held: HeldLock | None = None
         self._reserve = None if directory is None else Reserve(directory)
         self._bell = Bell(directory)
-        self._heard: int | None = None  # how far it had rung when all was last absorbed
+        self._heard: int | None = None  # how far it had rung when only events waited
         self._memory: Memory | None = None
         self._in_trouble_since: float | None = None
         self._pressed = False  # the disk is full and the reserve has been given up
@@ -417,8 +418,7 @@ class Store:
 
         Args:
             freeze: Deliveries succeed.
-            some: Stop after about so many records, if there are only events among those
-                that wait: nobody has rung since all was read.
+            some: Stop after so many records if there are only events among the others.
 
         Returns:
             What all batches together have done.
@@ -426,8 +426,6 @@ class Store:
         total = Absorbed()
         with self._work:
             rung = self._bell.count()
-            if rung != self._heard:
-                some = None
             if self.ledger is None:
                 return total
             little = self._pressed and not self._room_again()
@@ -446,9 +444,9 @@ class Store:
                     total.erased |= done.erased
                     total.requests += done.requests
                     total.trouble = done.trouble
-                    if not done.more and not little and done.trouble is None:
-                        self._heard = rung
-                    if not done.more or little or some is not None:
+                    if little or not done.more:
+                        break
+                    if some is not None and self._only_events_wait(self.ledger, rung):
                         break
                 self._to_erase |= total.erased
                 self._erase(self.ledger)
@@ -469,6 +467,14 @@ class Store:
         if total.damaged:
             _log.warning("%d records were damaged on the disk and are lost", total.damaged)
         return total
+
+    def _only_events_wait(self, ledger: Ledger, rung: int) -> bool:
+        """
+        Looked for when somebody has rung since it was found last.
+        """
+        if rung != self._heard and ledger.absorber.only_events_wait():
+            self._heard = rung
+        return rung == self._heard
 
     def _erase(self, ledger: Ledger) -> None:
         """

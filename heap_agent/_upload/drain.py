@@ -258,15 +258,15 @@ class Drain:
         Move what was recorded into the queue, frozen at once while deliveries
         succeed: one commit less. Events that will be fetched soon are not all moved.
         """
-        whole = self._store.crowded or not self._delivering
+        whole = self._store.crowded or not self._store.delivers
         return self._absorb(None if whole else BATCH)
 
     def _absorb_some(self) -> Absorbed:
         """
-        While deliveries succeed no more than what leaves next: it stands in the queue
+        As long as no delivery fails, no more than what leaves next: it stands in the queue
         for a moment only, and the room of what has left is used again.
         """
-        return self._absorb(self._delivery.policy.batch_items if self._delivering else None)
+        return self._absorb(self._delivery.policy.batch_items if self._store.delivers else None)
 
     def _absorb(self, some: int | None) -> Absorbed:
         with self._store.working():
@@ -510,7 +510,7 @@ class Drain:
         """
         good = outcome.answer in (Answer.ACCEPTED, Answer.REACHED)
         self._delivering = good and (self._delivering or outcome.answer is Answer.ACCEPTED)
-        self._store.delivers = self._delivering
+        self._store.delivers = good
         if outcome.answer is Answer.ACCEPTED:
             self.last_delivery = self._store.now()[0]
             self.last_error = None
