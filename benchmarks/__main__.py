@@ -27,6 +27,7 @@ BENCHMARKS = {
     "losses": "benchmarks.losses",
     "join": "benchmarks.join",
     "backlog": "benchmarks.backlog",
+    "disk": "benchmarks.disk",
 }
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
-import attrs
-
 #: A property value as Heap takes it.
 Scalar: TypeAlias = str | int | float
 

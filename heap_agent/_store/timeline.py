@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import attrs
-
 from heap_agent._core import clock, wire
 from heap_agent._core.events import Kind
 from heap_agent._core.records import FROZEN, GIVEN

@@ -348,6 +348,7 @@ class Drain:
         if self._outdated:
             return _BUSY_PATIENCE
         if ledger is None or not self._may_send():
+            self._store.delivers = False
             return -1.0
         self._remember(ledger)
         step = self._delivery.next_step(

@@ -142,8 +142,9 @@ def test_state_is_absorbed_soon(start: Callable[..., Kept]) -> None:
 
 
 def test_a_full_part_is_sealed_and_absorbed(start: Callable[..., Kept]) -> None:
-    """At 256 KB the journal moves into the queue, without anybody asking."""
+    """At 256 KB the journal moves into the queue, without anybody asking, if nobody delivers."""
     kept = start()
+    kept.store.delivers = False
     number = 0
     while kept.store.journal.size < PART:
         track(kept.store, n=number, text="x" * 500)
@@ -151,6 +152,23 @@ def test_a_full_part_is_sealed_and_absorbed(start: Callable[..., Kept]) -> None:
 
     eventually(lambda: tracked(kept.store) == list(range(number)))
     eventually(lambda: not kept.store.journal.full)
+    balanced(kept.store)
+
+
+def test_what_will_be_fetched_soon_is_left_in_the_journal(start: Callable[..., Kept]) -> None:
+    """While deliveries succeed a full part is sealed and no more; only what is far too much moves."""
+    kept = start()
+    text = "x" * 1_000
+    while kept.store.journal.written < 2 * PART:
+        track(kept.store, text=text)
+    looks = len(kept.looked)
+    eventually(lambda: len(kept.looked) > looks + 1 and not kept.store.journal.full)
+    assert "absorb" not in kept.told
+
+    while kept.store.journal.written < kept.store.bounds.passing + PART:
+        track(kept.store, text=text)
+
+    eventually(lambda: "absorb" in kept.told)
     balanced(kept.store)
 
 
