@@ -87,7 +87,7 @@ class Absorbed:
         erased: That, or everything of some users: no copy of it may stay.
         damaged: Records that could not be read.
         dropped: Events that were passed over, because there is no room for them.
-        more: A batch was full: call again.
+        more: A batch was full, or must wait until others have left: call again.
         trouble: Why something was not read, and is still there.
     """
 
@@ -304,7 +304,12 @@ class Absorber:
     ) -> None:
         positions[place] = position
         with self._database.transact() as execute:
-            execute("REPLACE INTO position VALUES (?, ?, ?)", (*place, position))
+            # Changed where it stands: to replace a row is to write its index, too.
+            known = execute(
+                "UPDATE position SET offset = ? WHERE journal = ? AND part = ?", (position, *place)
+            )
+            if not known.rowcount:
+                execute("INSERT INTO position VALUES (?, ?, ?)", (*place, position))
 
     def _read(
         self,

@@ -364,6 +364,12 @@ class Database:
         """What the file takes once the log is folded in."""
         return int(self.query("PRAGMA page_count")[0][0]) * PAGE_BYTES
 
+    def fold(self) -> None:
+        """
+        Fold the write-ahead log into the file, as far as nobody needs it.
+        """
+        self.query("PRAGMA wal_checkpoint(PASSIVE)")
+
     def checkpoint(self) -> bool:
         """
         Fold the write-ahead log into the file and cut it to nothing. False where a
@@ -396,6 +402,15 @@ class Database:
         with self._in_use() as connection:
             self._closed, self._opened = True, None
             connection.close()
+
+
+def remember(execute: Callable[..., sqlite3.Cursor], name: str, text: str) -> None:
+    """
+    Write a memo. Where it stands already it is changed there: to replace a row is to
+    write its index, too.
+    """
+    if not execute("UPDATE memo SET value = ? WHERE name = ?", (text, name)).rowcount:
+        execute("INSERT INTO memo VALUES (?, ?)", (name, text))
 
 
 class Reader:

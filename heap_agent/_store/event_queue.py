@@ -43,6 +43,7 @@ CHUNK_BYTES: Final = 262_144
 _DELETE: Final = "DELETE FROM entry WHERE id BETWEEN ? AND ?"
 _DELETE_EVENTS: Final = f"{_DELETE} AND kind = {int(Kind.EVENT)}"
 
+_NEXT_ID: Final = "next_id"
 RECORDED: Final = "recorded"
 DELIVERED: Final = "delivered"
 DROPPED: Final = "dropped."
@@ -139,12 +140,13 @@ class EventQueue:
         """
         Append rows (the books are the caller's); the id of the first.
         """
-        with self.database.transact() as execute:
-            next_id = self._counter("next_id") or self._first_id
+        with self.database.transact():
+            known = self._counter(_NEXT_ID)
+            next_id = known or self._first_id
             if entries:
                 rows = [to_row(id, entry) for id, entry in enumerate(entries, next_id)]
                 self.database.execute_many(f"INSERT INTO entry ({COLUMNS}) VALUES ({PLACES})", rows)
-                execute("REPLACE INTO counter VALUES ('next_id', ?)", (next_id + len(rows),))
+                self.add({_NEXT_ID: next_id + len(rows) - known})
             return next_id
 
     def keep_at_hand(self, first_id: int, entries: Sequence[Entry]) -> None:

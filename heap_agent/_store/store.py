@@ -430,6 +430,7 @@ class Store:
                 return total
             little = self._pressed and not self._room_again()
             if little and not self._may_absorb_a_little(self.ledger):
+                total.more = True
                 return total
             try:
                 if freeze:
@@ -444,6 +445,7 @@ class Store:
                     total.erased |= done.erased
                     total.requests += done.requests
                     total.trouble = done.trouble
+                    total.more = done.more
                     if little or not done.more:
                         break
                     if some is not None and self._only_events_wait(self.ledger, rung):

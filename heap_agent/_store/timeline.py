@@ -8,14 +8,14 @@ not know what a timestamp is needed for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from heap_agent._core import clock, wire
 from heap_agent._core.events import Kind
 from heap_agent._core.records import FROZEN, GIVEN
-from heap_agent._store.database import Database
+from heap_agent._store.database import Database, remember
 from heap_agent._store.rows import Entry
 
 _MEMO: Final = "timeline"
@@ -42,6 +42,7 @@ class Timeline:
         self._database = database
         self.knowledge, self._tick = _load(database)
         self._repaired = 0
+        self._saved: tuple[object, ...] = ()
         self.knowledge = clock.begin_boot(self.knowledge, boot_id, earlier)
         self.save()
 
@@ -140,14 +141,8 @@ class Timeline:
             }
         )
         with self._database.transact() as execute:
-            execute("REPLACE INTO memo VALUES (?, ?)", (_MEMO, text))
-            execute("DELETE FROM boot")
-            execute("DELETE FROM step")
-            self._database.execute_many(
-                "INSERT INTO boot VALUES (?, ?, ?)",
-                [(boot.ordinal, boot.boot_id, boot.mark) for boot in knowledge.boots.values()],
-            )
-            self._database.execute_many("INSERT INTO step VALUES (?, ?, ?, ?, ?)", knowledge.steps)
+            remember(execute, _MEMO, text)
+            self._save_boots(execute)
             if self._repaired:
                 execute("INSERT OR IGNORE INTO counter VALUES (?, 0)", (TIMES_REPAIRED,))
                 execute(
@@ -155,6 +150,19 @@ class Timeline:
                     (self._repaired, TIMES_REPAIRED),
                 )
         self._repaired = 0
+
+    def _save_boots(self, execute: Callable[..., object]) -> None:
+        knowledge = self.knowledge
+        boots = [(boot.ordinal, boot.boot_id, boot.mark) for boot in knowledge.boots.values()]
+        # They hardly ever change; and what was written in vain must be written again.
+        saved = self._database.undone, boots, knowledge.steps
+        if saved == self._saved:
+            return
+        execute("DELETE FROM boot")
+        execute("DELETE FROM step")
+        self._database.execute_many("INSERT INTO boot VALUES (?, ?, ?)", boots)
+        self._database.execute_many("INSERT INTO step VALUES (?, ?, ?, ?, ?)", knowledge.steps)
+        self._saved = saved
 
     def forget(self) -> None:
         """

@@ -28,7 +28,7 @@ from heap_agent._core.limits import TRACK_PATH
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import FROZEN
 from heap_agent._store.absorb import BATCH, REPORT, Absorbed, Request
-from heap_agent._store.database import DatabaseTrouble
+from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, remember
 from heap_agent._store.event_queue import DROPPED
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.rows import Stored
@@ -316,7 +316,8 @@ class Drain:
         Returns:
             None when nothing is left to send, else seconds to wait.
         """
-        self._add_requests_of(self._absorb_some())
+        done = self._absorb_some()
+        self._add_requests_of(done)
         self._nudge_for_others()
         while not self._stopping.is_set() or deadline is not None:
             if deadline is not None and time.monotonic() >= deadline:
@@ -330,7 +331,10 @@ class Drain:
                 continue
             if wait >= 0:
                 return wait
-            # There may be more; a full disk, too, takes a little at a time.
+            if deadline is None and not done.more:
+                # What was recorded meanwhile waits for the next pass: where recording
+                # goes on and on this one would not end, with ever smaller requests.
+                return None
             done = self._absorb_some()
             self._add_requests_of(done)
             if not (done.records and self._may_send()):
@@ -449,6 +453,10 @@ class Drain:
             return None
         verdict = self._receive(outcome)
         self._settle(_Unsettled(ledger, verdict, outcome))
+        if verdict.ack and len(body) > WAL_BYTES // 4:
+            # The log is of no use any more: what it holds of these rows need not be
+            # written a second time.
+            ledger.database.fold()
         return None
 
     def _frozen(self, ledger: Ledger, step: Send) -> list[Stored]:
@@ -553,7 +561,7 @@ class Drain:
                     },
                 ),
             ):
-                execute("REPLACE INTO memo VALUES (?, ?)", (name, json.dumps(value)))
+                remember(execute, name, json.dumps(value))
 
     def _remember(self, ledger: Ledger) -> None:
         """
@@ -606,7 +614,7 @@ class Drain:
         news = {name: number for name, number in news.items() if number > 0}
         if news:
             with ledger.database.transact() as execute:
-                execute("REPLACE INTO memo VALUES (?, ?)", (_REPORTED, json.dumps(lost)))
+                remember(execute, _REPORTED, json.dumps(lost))
             self._report_losses(news)
             self._add_requests_of(self.absorb())
 

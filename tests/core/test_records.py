@@ -18,10 +18,12 @@ from heap_agent._core.records import (
     PartHeader,
     Record,
     count_magics,
+    holds_only,
     pack_header,
     pack_record,
     read_records,
     unpack_header,
+    whole_records,
 )
 
 HEADER = PartHeader("boot", "0123456789abcdef", 7, 1)
@@ -244,3 +246,30 @@ def test_an_impossible_length_is_damage(length: int) -> None:
     broken = simple(1)[:4] + length.to_bytes(4, "little") + simple(1)[8:]
 
     assert read(broken + simple(2), complete=False) == [("lost", 1), 2]
+
+
+# -- many at once ---------------------------------------------------------------------
+
+
+@given(st.lists(records, max_size=8), st.integers(0, 9))
+def test_no_more_records_are_taken_than_were_asked_for(written: list[Record], most: int) -> None:
+    """The first ones, and the rest of the bytes is left."""
+    data = b"".join(packed(record, number) for number, record in enumerate(written, 1))
+
+    found = whole_records(data, 0, 7, most)
+
+    assert [record.sequence for record in found] == list(range(1, len(written) + 1))[:most]
+
+
+@given(st.lists(st.sampled_from([1, 16]), max_size=6), st.integers(0, 30))
+def test_a_word_among_events_is_found_by_its_head(kinds: list[int], cut: int) -> None:
+    """Whole records of another kind show; what is only begun does not count yet."""
+    data = b"".join(pack_record(7, kind, 0, 10, 20, 1, b"body") for kind in kinds)
+    data += pack_record(7, 16, 0, 10, 20, 1, b"body")[:cut]
+
+    assert holds_only(1, data) is (16 not in kinds)
+
+
+def test_bytes_that_are_no_record_are_not_taken_for_events() -> None:
+    """Whoever is lost says so."""
+    assert not holds_only(1, simple(1) + b"?" * 80 + simple(2))
