@@ -28,6 +28,10 @@ BENCHMARKS = {
     "join": "benchmarks.join",
     "backlog": "benchmarks.backlog",
     "disk": "benchmarks.disk",
+    "startup": "benchmarks.startup",
+    "memory": "benchmarks.memory",
+    "idle": "benchmarks.idle",
+    "counts": "benchmarks.counts",
 }
 
 

@@ -1,6 +1,10 @@
 """
 What an event costs the store while more and more wait: recorded, absorbed, looked
 at to be sent, deleted because it was sent, and dropped to make room.
+A state directory in which events wait, as a device has it after weeks offline.
+
+They take the way of every event, journal and absorber, but for the session: each
+is recorded for one user at one moment. It must not know what is measured with them.
 """
 
 from __future__ import annotations
@@ -152,3 +156,45 @@ def _fill(queue: EventQueue, rows: int) -> None:
         with queue.database.transact():
             queue.insert(entries)
             queue.add({RECORDED: len(entries)})
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from heap_agent._core import wire
+from heap_agent._store import system
+MILLION = 1_000_000
+#: Room for more than any benchmark records; an agent on the directory needs it too.
+MAX_BYTES = 1 << 36
+#: Records between two turns of the absorber.
+_BATCH = 20_000
+def backlog(count: int = MILLION) -> Iterator[Path]:
+    A directory with so many queued events; about 20 s for a million.
+    with tempfile.TemporaryDirectory(prefix="heap-agent-bench-") as base:
+        directory = Path(base) / "state"
+        # Of its own, so that it leaves nothing in the memory of who measures.
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.backlog", os.fspath(directory), str(count)],
+            check=True,
+        )
+        yield directory
+def fill(directory: Path, count: int) -> None:
+    Record and absorb.
+    Args:
+        directory: Not there yet.
+        count: How many events.
+    store = Store(system.make_private_directory(directory), system.Clock(), max_bytes=MAX_BYTES)
+    store.open()
+    encode = wire.Wire().body
+    ambient = wire.Ambient.of({}, wire.actor_line(Actor("11", str(data.SEED)), "77"))
+    bodies = [encode(data.EVENT, event, ambient) for event in data.properties(1_000)]
+    wall_ns, boot_ns = store.now()
+    for number in range(count):
+        body = bodies[number % len(bodies)]
+        assert body is not None
+        store.journal.put(int(Kind.EVENT), 0, wall_ns * 1_000, boot_ns * 1_000, body)
+        if number % _BATCH == _BATCH - 1:
+            store.absorb(freeze=False)
+    store.absorb(freeze=False)
+    store.close()
+if __name__ == "__main__":
+    fill(Path(sys.argv[1]), int(sys.argv[2]))
