@@ -24,8 +24,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-import attrs
-
 from heap_agent import _config
 from heap_agent._aside import aside
 from heap_agent._core import limits, repair, session, wire
@@ -454,7 +452,7 @@ class Agent:
         """
         Compute what changes with the session alone; under the state lock.
         """
-        self._ambient = attrs.evolve(self._ambient, head=self._head, leads={})
+        self._ambient = self._ambient.with_head(self._head)
 
     @property
     def _head(self) -> bytes:

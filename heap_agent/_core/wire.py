@@ -27,8 +27,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, NamedTuple
 
-import attrs
-
 from heap_agent._core import limits, repair
 from heap_agent._core.encoder import STRICT, dumps, dumps_text, loads
 from heap_agent._core.events import Actor, Fault, Kind, Scalar
@@ -104,7 +102,6 @@ class Stamper:
 # -- what every event of a moment shares -------------------------------------------
 
 
-@attrs.frozen(slots=True)
 class Ambient:
     """
     What stands on every event of one user's visit, encoded once. It is one value,
@@ -119,11 +116,20 @@ class Ambient:
             and, where there are such properties, the third as far as they go: ``{"a":1,``.
     """
 
-    properties: Mapping[str, Scalar]
-    keys: frozenset[str]
-    members: bytes
-    head: bytes = b""
-    leads: dict[str, bytes] = attrs.field(factory=dict, eq=False, repr=False)
+    # By hand, as this is the one value that the hot path reads: a tuple's fields take longer.
+    __slots__ = ("head", "keys", "leads", "members", "properties")
+
+    def __init__(
+        self, properties: Mapping[str, Scalar], keys: frozenset[str], members: bytes, head: bytes
+    ) -> None:
+        self.properties = properties
+        self.keys = keys
+        self.members = members
+        self.head = head
+        self.leads: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<Ambient {dict(self.properties)!r} {self.head!r}>"
 
     @classmethod
     def of(cls, properties: Mapping[str, Scalar], head: bytes = b"") -> Ambient:
@@ -131,6 +137,12 @@ class Ambient:
         Encode valid properties.
         """
         return cls(dict(properties), frozenset(properties), dumps(properties)[:-1], head)
+
+    def with_head(self, head: bytes) -> Ambient:
+        """
+        The same for another user, or another visit.
+        """
+        return Ambient(self.properties, self.keys, self.members, head)
 
     def under(self, own: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """

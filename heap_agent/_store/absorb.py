@@ -16,9 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NamedTuple
 
 from heap_agent._core.bounds import RECORD
 from heap_agent._core.encoder import loads
@@ -58,8 +56,7 @@ BATCH: Final = 4_000
 _REMEMBERED: Final = 64
 
 
-@attrs.frozen(slots=True)
-class Request:
+class Request(NamedTuple):
     """
     Something that only the owner can do.
 
@@ -74,7 +71,6 @@ class Request:
     arguments: Mapping[str, Any]
 
 
-@attrs.define(slots=True)
 class Absorbed:
     """
     What one call has done.
@@ -91,26 +87,27 @@ class Absorbed:
         trouble: Why something was not read, and is still there.
     """
 
-    records: int = 0
-    state_changed: bool = False
-    requests: list[Request] = attrs.field(factory=list)
-    purged: bool = False
-    erased: bool = False
-    damaged: int = 0
-    dropped: int = 0
-    more: bool = False
-    trouble: str | None = None
+    def __init__(self) -> None:
+        self.records = 0
+        self.state_changed = False
+        self.requests: list[Request] = []
+        self.purged = False
+        self.erased = False
+        self.damaged = 0
+        self.dropped = 0
+        self.more = False
+        self.trouble: str | None = None
 
 
-@attrs.define(slots=True)
 class _Source:
     """One journal as found: its parts, its tally, and whether its writer is gone."""
 
-    id: str
-    parts: list[PartFile]
-    dead: HeldLock | None
-    orphan: bool
-    refused: int = 0
+    def __init__(self, id: str, parts: list[PartFile], dead: HeldLock | None, orphan: bool) -> None:
+        self.id = id
+        self.parts = parts
+        self.dead = dead
+        self.orphan = orphan
+        self.refused = 0
 
     @property
     def complete(self) -> bool:
@@ -476,8 +473,7 @@ class Absorber:
         return known
 
 
-@attrs.frozen(slots=True)
-class _Origin:
+class _Origin(NamedTuple):
     """Where records are from: the journal, and the ordinal of the boot."""
 
     writer: str
@@ -487,16 +483,14 @@ class _Origin:
         return Moment(self.boot, record.boot_clock, self.writer, record.sequence)
 
 
-@attrs.frozen(slots=True)
-class _Run:
+class _Run(NamedTuple):
     """Events that follow each other in a journal."""
 
     origin: _Origin
     events: list[Record]
 
 
-@attrs.frozen(slots=True)
-class _Word:
+class _Word(NamedTuple):
     """A record that is no event, with the change of state that it says."""
 
     origin: _Origin
@@ -604,7 +598,7 @@ class _Batch:
         changed = state.apply_all(facets, at)
         self.changed.update(changed)
         self._forgotten.update(filter(is_forgotten, changed))
-        self._judged.append(attrs.evolve(word, change=change))
+        self._judged.append(word._replace(change=change))
 
     def _counts(self, record: Record) -> None:
         counts = loads(record.body)

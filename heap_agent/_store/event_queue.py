@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
-import attrs
-
 from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.records import FROZEN
 from heap_agent._core.wire import event_name
@@ -62,8 +60,7 @@ class Dropped(NamedTuple):
     events: int
 
 
-@attrs.frozen(slots=True)
-class DeadLetter:
+class DeadLetter(NamedTuple):
     """
     An event that Heap refused for good.
 

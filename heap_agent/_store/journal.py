@@ -36,8 +36,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import adler32
 
-import attrs
-
 from heap_agent._core.bounds import PART
 from heap_agent._core.events import Kind
 from heap_agent._core.records import (
@@ -63,16 +61,18 @@ _REFUSED: Final = (Kind.EVENT, Kind.USER_PROPERTIES)
 REFUSED_PROPERTIES: Final = "refused_user_properties"
 
 
-@attrs.define(slots=True, eq=False)
 class _Part:
-    number: int
-    path: Path
-    fd: int
-    salt: int
-    size: int
-    first: int  # sequence number of the first record that is not on stable storage
-    synced: int = 0
-    broken: bool = False  # a sync failed and its bytes could not be copied yet
+    __slots__ = ("broken", "fd", "first", "number", "path", "salt", "size", "synced")
+
+    def __init__(self, number: int, path: Path, fd: int, salt: int, size: int, first: int) -> None:
+        self.number = number
+        self.path = path
+        self.fd = fd
+        self.salt = salt
+        self.size = size
+        self.first = first  # sequence number of the first record that is not on stable storage
+        self.synced = 0
+        self.broken = False  # a sync failed and its bytes could not be copied yet
 
 
 class _Short(OSError):

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -72,7 +71,7 @@ def body_of(tail: bytes | None, actor: Actor = ANONYMOUS, wall: int = WALL) -> b
 def tail_of(wire: Wire, event: Any, properties: Any, ambient: Ambient = NOTHING) -> bytes | None:
     """What the fast path makes, without the first line."""
     head = b"head"
-    body = wire.body(event, properties, attrs.evolve(ambient, head=head, leads={}))
+    body = wire.body(event, properties, ambient.with_head(head))
     assert body is None or body.startswith(head)
     return None if body is None else body[len(head) :]
 
