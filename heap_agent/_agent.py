@@ -54,6 +54,7 @@ from heap_agent._store.journal import is_held_here
 from heap_agent._store.keeper import Duties, Keeper
 from heap_agent._store.store import (
     FLUSH,
+    Measured,
     Store,
     consent_was_withdrawn,
     copied_from_elsewhere,
@@ -336,10 +337,10 @@ class Agent:
 
     # -- what the keeper tells --------------------------------------------------------
 
-    def _look(self, journal_bytes: int) -> None:
+    def _look(self, found: Measured) -> None:
         # What an earlier run left behind is delivered without a word from us.
         if self._attending:
-            self._outbox.look(journal_bytes)
+            self._outbox.look(found)
 
     def _reload(self) -> bool:
         """

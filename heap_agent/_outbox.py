@@ -26,7 +26,7 @@ from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.forking import undivided
 from heap_agent._store.keeper import TICK
-from heap_agent._store.store import Store
+from heap_agent._store.store import Measured, Store
 
 if TYPE_CHECKING:
     from heap_agent._upload.drain import Drain, Sender
@@ -78,8 +78,8 @@ class Outbox:
         self._scheduler: Scheduler | None = None
         self._ended = False
         self._asleep = False
-        # So long were the journals when nothing waited.
-        self._quiet_at: int | None = None
+        # The directory when nothing waited.
+        self._quiet: Measured | None = None
         head_start = _HEAD_START if interval > TICK else 0.0
         self._loaded_from = time.monotonic() + head_start
         # When the next delivery is due, by the monotonic clock. Devices that were
@@ -150,22 +150,22 @@ class Outbox:
 
     # -- the sender --
 
-    def look(self, journal_bytes: int) -> None:
+    def look(self, found: Measured) -> None:
         """
         Start or wake the sender if something waits for it; the keeper asks once a
         tick, where this process delivers.
 
         Args:
-            journal_bytes: As long as they stay the same, nothing has been recorded.
+            found: As long as it stays the same, nothing was recorded.
         """
         if self._scheduler is None and time.monotonic() < self._loaded_from:
             return
         if self._scheduler is not None and not self._asleep:
             return
-        if journal_bytes == self._quiet_at:
+        if found == self._quiet and self._store.memory is None:
             return
         if self._interval > TICK and not self._something_waits():
-            self._quiet_at = journal_bytes
+            self._quiet = found
             return
         left = self._left()
         # Two, as a look may come late: the next one would miss the moment.
@@ -194,7 +194,7 @@ class Outbox:
             from heap_agent._upload.scheduler import Scheduler
 
         with self._lock:
-            self._asleep, self._quiet_at = False, None
+            self._asleep, self._quiet = False, None
             if self._scheduler is not None:
                 self._scheduler.run_after(delay)
             elif not self._ended:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from heap_agent import _config
 from heap_agent._outbox import Outbox
 from heap_agent._store.inbox import Inbox
 from heap_agent._store.keeper import TICK, Duties, Keeper
-from heap_agent._store.store import Store
+from heap_agent._store.store import Measured, Store
 from heap_agent.testing import FakeClock
 
 #: The network, and those who load it. Only whoever delivers may need them.
@@ -159,7 +160,7 @@ def _store(state_dir: Path, clock: FakeClock) -> Iterator[Store]:
     store.close()
 
 
-def keeper_of(store: Store, look: Callable[[int], None] = lambda _: None) -> Keeper:
+def keeper_of(store: Store, look: Callable[[Measured], None] = lambda _: None) -> Keeper:
     """One that is not started, and tells nobody."""
     duties = Duties(
         state_changed=lambda: True,
@@ -203,9 +204,9 @@ def test_an_idle_look_measures_the_directory_once(store: Store) -> None:
     assert looks == {"os.scandir": 10}
 
 
-@pytest.fixture(name="outbox")
-def _outbox(store: Store) -> Iterator[Outbox]:
-    """What would send from the store, if it were allowed to, and is due now."""
+@contextmanager
+def delivering_from(store: Store) -> Iterator[Outbox]:
+    """What would send from a store, if it were allowed to, and is due now."""
     outbox = Outbox(
         store,
         _config.load({"app_id": "11"}, {}, ()).config,
@@ -220,16 +221,23 @@ def _outbox(store: Store) -> Iterator[Outbox]:
     outbox.stop(30.0, lambda _: None)
 
 
+@pytest.fixture(name="outbox")
+def _outbox(store: Store) -> Iterator[Outbox]:
+    """That of the store."""
+    with delivering_from(store) as outbox:
+        yield outbox
+
+
 def test_no_sender_is_started_while_nothing_waits(store: Store, outbox: Outbox) -> None:
     """It comes with the first record that somebody has to send."""
-    for journal_bytes in range(10):
-        outbox.look(journal_bytes)
+    for number in range(10):
+        outbox.look(store.measure()._replace(written=number))
     assert "not started" in repr(outbox)
     track(store)
     for turn in range(100):
         # As the keeper does for the minutes until a delivery is due.
         outbox._due = time.monotonic() - turn
-        outbox.look(10)
+        outbox.look(store.measure())
     assert "Scheduler" in repr(outbox)
 
 
@@ -237,16 +245,36 @@ def test_a_sender_with_nothing_to_send_sleeps(store: Store, outbox: Outbox) -> N
     """It is woken for what is recorded, and then keeps to its interval."""
     outbox._start(0.0)
     eventually(lambda: outbox._asleep)
-    outbox.look(10)
+    before = store.measure()
+    outbox.look(before)
     assert outbox._asleep
     track(store)
     outbox._due = time.monotonic() + 1.0
-    outbox.look(10)  # nothing was recorded, as far as the keeper has seen
+    outbox.look(before)  # nothing was recorded, as far as the keeper has seen
     assert outbox._asleep
-    outbox.look(20)
+    outbox.look(store.measure())
     assert not outbox._asleep
     eventually(lambda: "runs 2" in repr(outbox))
     assert not outbox._asleep, "what waits is tried again"
+
+
+def test_a_sender_is_woken_for_what_is_in_memory(clock: FakeClock) -> None:
+    """Without a disk no file tells that something was recorded."""
+    store = Store(None, clock, max_bytes=64 * 2**20)
+    store.open()
+    store.mend(time.monotonic())
+    with delivering_from(store) as outbox:
+        outbox._start(0.0)
+        eventually(lambda: outbox._asleep)
+        before = store.measure()
+        outbox.look(before)
+        assert outbox._asleep
+        track(store)
+        store.mend(time.monotonic())
+        outbox._due = time.monotonic() + 1.0
+        outbox.look(before)
+        assert not outbox._asleep
+    store.close()
 
 
 def test_a_sender_that_sleeps_keeps_its_rhythm(outbox: Outbox) -> None:

@@ -41,7 +41,7 @@ class Duties(NamedTuple):
         state_changed: Another process has changed the state. Returns whether it
             could be read; if not, it is asked again with the next look.
         look: Something may wait here that this process delivers, from the directory
-            or from memory; told with each look, with the size of the journals.
+            or from memory; told with each look, and how large the directory is.
         requested: Requests that only the sender can carry out.
         absorb: Absorb now; whether rows may be frozen at once is the sender's
             knowledge.
@@ -51,7 +51,7 @@ class Duties(NamedTuple):
     """
 
     state_changed: Callable[[], bool]
-    look: Callable[[int], None]
+    look: Callable[[Measured], None]
     requested: Callable[[list[Request]], None]
     absorb: Callable[[], Absorbed]
     clock_jumped: Callable[[], None]
@@ -188,7 +188,7 @@ class Keeper:
         store.keep_within_bounds(found)
         # What is in memory is sent by this process, whoever owns the directory.
         if owns or store.memory is not None:
-            self._duties.look(found.sizes.journals)
+            self._duties.look(found)
 
     def _slept(self, now: float) -> bool:
         """
