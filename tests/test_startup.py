@@ -243,6 +243,21 @@ def test_no_sender_is_started_while_nothing_waits(store: Store, outbox: Outbox) 
     assert "Scheduler" in repr(outbox)
 
 
+def test_what_others_leave_behind_is_removed(
+    store: Store, outbox: Outbox, state_dir: Path, clock: FakeClock
+) -> None:
+    """A process that has come and gone without a record leaves no files for long."""
+    others = set()
+    for _ in range(3):
+        guest = Store(state_dir, clock, max_bytes=64 * 2**20)
+        guest.open()
+        others.add(guest.journal.id)
+        guest.close()
+    outbox.look(store.measure())
+
+    eventually(lambda: not any(path.name[:16] in others for path in state_dir.iterdir()))
+
+
 def test_a_sender_with_nothing_to_send_sleeps(store: Store, outbox: Outbox) -> None:
     """It is woken for what is recorded, and then keeps to its interval."""
     outbox._start(0.0)

@@ -215,7 +215,7 @@ class Absorber:
         """
         About how much has been written and not yet been read.
         """
-        positions = self._positions()
+        positions, own = self._positions(), self._own()
         total = 0
         for parts in files.find_parts(self._directory).values():
             for part in parts:
@@ -223,8 +223,9 @@ class Absorber:
                     size = part.path.stat().st_size
                     read = positions.get(part.place)
                     if read is None:
-                        # In a part that nobody has written to yet nothing waits.
-                        header = read_header(part.path)
+                        # A header alone is nothing to be read, but where its writer has
+                        # gone its files wait to be removed.
+                        header = read_header(part.path) if part.journal == own else None
                         read = 0 if header is None else header.size
                     total += max(0, size - read)
         return total
