@@ -20,10 +20,17 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import programs, server
+from benchmarks import data, programs, server
 from benchmarks.tables import Row
 
 TITLE = "counts: system calls, wake-ups and bytes"
+
+EVENTS, SECONDS = 20_000, 60
+
+#: Seconds until what is loaded late has been.
+SETTLE = 20.0
+
+_EVENTS = json.dumps([data.EVENT, data.properties(100)])
 
 #: The program looks for a file of this name where the counting begins, and ends.
 _MARK = "heap-agent-benchmark-mark"
@@ -35,7 +42,6 @@ _PROGRAM = f"""
 import json, os, sys, time
 from contextlib import suppress
 import heap_agent
-from benchmarks import data
 
 def used():
     # Of the threads that are alive, in their order.
@@ -56,12 +62,12 @@ def counted(work):
     print(json.dumps([b - a for a, b in zip(before, used())]), flush=True)
     os._exit(0)
 
-events = data.properties(1_000)
-count, directory, endpoint = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+count, settle, directory, endpoint = int(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:5]
+name, events = json.loads(sys.argv[5])
 
 def record():
     for number in range(count):
-        heap_agent.track(data.EVENT, events[number % 1_000])
+        heap_agent.track(name, events[number % len(events)])
 
 heap_agent.init(
     "11", directory=directory, endpoint=endpoint, identity_budget=None, app_budget=None
@@ -78,16 +84,16 @@ counted(work)
 _ONE_A_SECOND = """
 def work():
     for number in range(count):
-        heap_agent.track(data.EVENT, events[number])
+        heap_agent.track(name, events[number % len(events)])
         time.sleep(1)
 # What delivers is loaded for the first of them.
-heap_agent.track(data.EVENT, events[0])
-time.sleep(20)
+heap_agent.track(name, events[0])
+time.sleep(settle)
 counted(work)
 """
 
 _IDLE = """
-time.sleep(20)
+time.sleep(settle)
 counted(lambda: time.sleep(count))
 """
 
@@ -127,11 +133,11 @@ def run() -> list[Row]:
         nobody = "http://" + stack.enter_context(programs.nobody_there())
         somebody = stack.enter_context(server.running()).url
         tasks = {
-            Task("track, 20,000 at full speed, offline", _AT_FULL_SPEED, 20_000, "event"): nobody,
-            Task("track, one a second, offline", _ONE_A_SECOND, 60, "event"): nobody,
-            Task("track, one a second, delivered", _ONE_A_SECOND, 60, "event"): somebody,
-            Task("nothing", _IDLE, 60, "second"): nobody,
-            Task("deliver 20,000", _DELIVERED, 20_000, "event"): somebody,
+            Task("track at full speed, offline", _AT_FULL_SPEED, EVENTS, "event"): nobody,
+            Task("track, one a second, offline", _ONE_A_SECOND, SECONDS, "event"): nobody,
+            Task("track, one a second, delivered", _ONE_A_SECOND, SECONDS, "event"): somebody,
+            Task("nothing", _IDLE, SECONDS, "second"): nobody,
+            Task("deliver at full speed", _DELIVERED, EVENTS, "event"): somebody,
         }
         pool = stack.enter_context(ThreadPoolExecutor(2 * len(tasks)))
         counting = [
@@ -182,7 +188,7 @@ def _run(
     directory.mkdir(parents=True, mode=0o700)
     program = subprocess.run(
         [*tracer, sys.executable, "-c", _PROGRAM + task.code]
-        + [str(task.count), os.fspath(directory), endpoint],
+        + [str(task.count), str(SETTLE), os.fspath(directory), endpoint, _EVENTS],
         env=variables,
         stdout=subprocess.PIPE,
         text=True,

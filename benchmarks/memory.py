@@ -19,6 +19,9 @@ TITLE = "memory: above a Python that waits, MB"
 #: Seconds until it is looked at: at least two attempts to deliver have failed by then.
 PATIENCE = 45.0
 
+#: Events that an offline device has.
+QUEUED = 1_000_000
+
 BARE = "bare Python"
 
 
@@ -27,7 +30,7 @@ def run() -> list[Row]:
     Measure.
     """
     with ExitStack() as stack:
-        full = stack.enter_context(backlog())
+        full = stack.enter_context(backlog(QUEUED))
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heap-agent-bench-")))
         variables = stack.enter_context(programs.environment())
         address = stack.enter_context(programs.nobody_there())
@@ -42,7 +45,7 @@ def run() -> list[Row]:
             "agent, nothing to send": start(programs.AGENT, f"{base}/a", f"http://{address}"),
             "agent, an event it cannot send": start(recorded, f"{base}/b", f"http://{address}"),
             "… by HTTPS": start(recorded, f"{base}/c", f"https://{address}"),
-            "agent, 1,000,000 it cannot send": start(
+            f"agent, {QUEUED:,} it cannot send": start(
                 programs.AGENT, str(full), f"http://{address}"
             ),
         }

@@ -26,6 +26,9 @@ TITLE = "start: whole processes, bytecode compiled before"
 
 ROUNDS, WARM_UP = 15, 2
 
+#: Events that wait in a directory that is not new.
+QUEUED = 1_000_000
+
 BARE = "bare Python"
 
 #: Without what an exit costs, which is another matter.
@@ -53,7 +56,7 @@ def run() -> list[Row]:
     Measure.
     """
     with ExitStack() as stack:
-        full = stack.enter_context(backlog())
+        full = stack.enter_context(backlog(QUEUED))
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heap-agent-bench-")))
         variables = stack.enter_context(programs.environment())
         endpoint = "http://" + stack.enter_context(programs.nobody_there())
@@ -64,7 +67,7 @@ def run() -> list[Row]:
             "import heap_agent": Start("import heap_agent"),
             "from heap_agent import Agent": Start("from heap_agent import Agent"),
             "… init, first track: empty directory": Start(_FIRST_EVENT),
-            "… init, first track: 1,000,000 queued": Start(_FIRST_EVENT, full),
+            f"… init, first track: {QUEUED:,} queued": Start(_FIRST_EVENT, full),
             "import urllib3": Start("import urllib3"),
             **{
                 f"import {peer.module}": Start(f"import {peer.module}")
