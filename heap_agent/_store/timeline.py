@@ -40,11 +40,13 @@ class Timeline:
 
     def __init__(self, database: Database, boot_id: str, earlier: Iterable[str] = ()) -> None:
         self._database = database
-        self.knowledge, self._tick = _load(database)
+        known, self._tick = _load(database)
         self._repaired = 0
         self._saved: tuple[object, ...] = ()
-        self.knowledge = clock.begin_boot(self.knowledge, boot_id, earlier)
-        self.save()
+        self.knowledge = clock.begin_boot(known, boot_id, earlier)
+        if self.knowledge.boots != known.boots:
+            # Not with each start: a commit waits for the disk.
+            self.save()
 
     def __repr__(self) -> str:
         known = self.knowledge
