@@ -1,10 +1,6 @@
 """
 What an event costs the store while more and more wait: recorded, absorbed, looked
 at to be sent, deleted because it was sent, and dropped to make room.
-A state directory in which events wait, as a device has it after weeks offline.
-
-They take the way of every event, journal and absorber, but for the session: each
-is recorded for one user at one moment. It must not know what is measured with them.
 """
 
 from __future__ import annotations
@@ -16,9 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import cycle, islice
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -27,8 +20,6 @@ import attrs
 from benchmarks import data
 from benchmarks.tables import Row
 from heap_agent._core.encoder import dumps
-from benchmarks.apart import once
-from heap_agent._core import wire
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.records import FROZEN
 from heap_agent._core.wire import Ambient, Wire, actor_line
@@ -42,8 +33,6 @@ TITLE = "backlog: the cost of one event while others wait, medians"
 #: The largest backlog: the rows of a table are the powers of ten up to it.
 LARGEST = int(os.environ.get("HEAP_AGENT_BENCHMARK_ROWS", "1000000"))
 SMALLEST = 1_000
-#: Room for more than any benchmark records; an agent on the directory needs it too.
-MAX_BYTES = 1 << 36
 
 ROUNDS, WARM_UP = 20, 3
 #: In a round so many are sent, and about so many dropped; as many are recorded.
@@ -163,44 +152,3 @@ def _fill(queue: EventQueue, rows: int) -> None:
         with queue.database.transact():
             queue.insert(entries)
             queue.add({RECORDED: len(entries)})
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from heap_agent._core import wire
-from heap_agent._store import system
-MILLION = 1_000_000
-#: Room for more than any benchmark records; an agent on the directory needs it too.
-MAX_BYTES = 1 << 36
-#: Records between two turns of the absorber.
-_BATCH = 20_000
-def backlog(count: int = MILLION) -> Iterator[Path]:
-def backlog(count: int) -> Iterator[Path]:
-    """
-    A directory with so many queued events; about 20 s for a million.
-    with tempfile.TemporaryDirectory(prefix="heap-agent-bench-") as base:
-        directory = Path(base) / "state"
-        # Elsewhere, so that it leaves nothing in the memory of who measures.
-        once(partial, fill, directory, count)
-        yield directory
-def fill(directory: Path, count: int) -> None:
-    Record and absorb.
-    Args:
-        directory: Not there yet.
-        count: How many events.
-    store = Store(system.make_private_directory(directory), system.Clock(), max_bytes=MAX_BYTES)
-    store.open()
-    encode = wire.Wire().body
-    ambient = wire.Ambient.of({}, wire.actor_line(Actor("11", str(data.SEED)), "77"))
-    bodies = [encode(data.EVENT, event, ambient) for event in data.properties(1_000)]
-    wall_ns, boot_ns = store.now()
-    for number in range(count):
-        body = bodies[number % len(bodies)]
-        assert body is not None
-        store.journal.put(int(Kind.EVENT), 0, wall_ns * 1_000, boot_ns * 1_000, body)
-        if number % _BATCH == _BATCH - 1:
-            store.absorb(freeze=False)
-    store.absorb(freeze=False)
-    store.close()
-if __name__ == "__main__":
-    fill(Path(sys.argv[1]), int(sys.argv[2]))

@@ -14,9 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import programs
-from benchmarks.backlog import backlog
 from benchmarks.programs import Program, Usage
 from benchmarks.tables import Row
+from benchmarks.waiting import backlog
 
 TITLE = "idle: a minute in which nothing is recorded"
 

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import programs
-from benchmarks.backlog import backlog
 from benchmarks.tables import Row
+from benchmarks.waiting import backlog
 
 TITLE = "memory: above a Python that waits, MB"
 

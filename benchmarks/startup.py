@@ -19,8 +19,8 @@ from time import perf_counter
 import attrs
 
 from benchmarks import data, peers, programs
-from benchmarks.backlog import backlog
 from benchmarks.tables import Row
+from benchmarks.waiting import backlog
 
 TITLE = "start: whole processes, bytecode compiled before"
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks import counts, idle, memory, peers, programs, startup
-from benchmarks.backlog import backlog
+from benchmarks.waiting import backlog
 from heap_agent._store import outlook
 from heap_agent._store.system import Clock
 

@@ -151,9 +151,7 @@ def test_nobody_looks_into_a_stored_body(device: Device) -> None:
     queue = device.store.ledger.queue
     written = [b"{\xff\xfe no JSON %d" % number for number in range(BATCH)]
     with queue.database.transact():
-        queue.insert(
-            [Entry(Kind.EVENT, FROZEN, 1, 5, 1_000, "11", "1", body) for body in written]
-        )
+        queue.insert([Entry(Kind.EVENT, FROZEN, 1, 5, 1_000, "11", "1", body) for body in written])
         queue.add({RECORDED: len(written)})
     device.deliver()
 
