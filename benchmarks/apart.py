@@ -36,7 +36,10 @@ def apart(make: Callable[..., Callable[[], T]], *args: Any) -> Iterator[Callable
         args: For `make`.
     """
     ours, theirs = multiprocessing.Pipe()
-    with tempfile.TemporaryDirectory(prefix="heap-agent-bench-") as directory:
+    # What the other process has started may still write while it is removed.
+    with tempfile.TemporaryDirectory(
+        prefix="heap-agent-bench-", ignore_cleanup_errors=True
+    ) as directory:
         process = multiprocessing.get_context("spawn").Process(
             target=_live, args=(theirs, directory, make, args), daemon=True
         )

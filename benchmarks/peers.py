@@ -132,13 +132,13 @@ def _no_way_out(endpoint: str) -> Mapping[str, str]:
 def _heap_agent(endpoint: str, mode: Mode) -> Client:
     import heap_agent
 
-    # The budgets are a promise to Heap's servers; nobody else's is held back by one.
-    # Nothing of an agent is in memory only: in that mode it has nobody to send to.
+    # The budgets are a promise to Heap's servers; nobody else is held back by one.
+    # There is no mode in which an agent keeps its events in memory only.
     agent = heap_agent.Agent(
         "11",
         directory=Path(tempfile.mkdtemp(prefix="heap-agent-bench-")) / "state",
         endpoint=endpoint,
-        max_bytes=1 << 30,
+        **({} if mode is Mode.SHIPPED else {"max_bytes": 1 << 30}),
         identity_budget=None,
         app_budget=None,
         at_exit=False,
@@ -149,6 +149,35 @@ def _heap_agent(endpoint: str, mode: Mode) -> Client:
         agent.shutdown,
         threading.Thread(target=agent.flush, daemon=True).start,
     )
+
+
+def _amplitude(endpoint: str, mode: Mode) -> Client:
+    from amplitude import Amplitude, BaseEvent, Config
+
+    recorded, settled = [0], [0]
+
+    def on_settled(event: object, code: int, message: object) -> None:
+        settled[0] += 1
+
+    lazy: dict[str, Any] = {"flush_queue_size": UNBOUNDED, "flush_interval_millis": 10**9}
+    config = Config(
+        server_url=f"{endpoint}/2/httpapi",
+        callback=on_settled,
+        **(lazy if mode is Mode.MEMORY else {}),
+    )
+    client = Amplitude("key", config)
+
+    def track(name: str, properties: dict[str, Any]) -> None:
+        client.track(BaseEvent(name, user_id=USER, event_properties=properties))
+        recorded[0] += 1
+
+    def flush() -> None:
+        # Its own flush knows nothing of the batches that its thread has taken before.
+        client.flush()
+        while settled[0] < recorded[0]:
+            time.sleep(0.001)
+
+    return Client(track, flush, client.shutdown)
 
 
 def _glean(endpoint: str, mode: Mode) -> Client:
@@ -203,6 +232,7 @@ def glean_in(directory: Path, endpoint: str, mode: Mode) -> Client:
         event.record(Extras(properties))
 
     def flush() -> None:
+        # When it has been sent nobody is told: a thread of its own starts the process that does.
         pings.events.submit()
         ProcessDispatcher._wait_for_last_process()
 
@@ -228,16 +258,32 @@ def _mixpanel(endpoint: str, mode: Mode) -> Client:
     return Client(track, consumer.flush, _nothing)
 
 
-def _segment(endpoint: str, mode: Mode) -> Client:
-    from segment.analytics.client import Client as Segment
+def _posthog(endpoint: str, mode: Mode) -> Client:
+    from posthog import Posthog
 
-    return _of_the_segment_family(Segment, endpoint, mode)
+    client = Posthog(
+        "key",
+        host=endpoint,
+        max_queue_size=10_000 if mode is Mode.SHIPPED else UNBOUNDED,
+        thread=0 if mode is Mode.MEMORY else 1,
+    )
+
+    def track(name: str, properties: dict[str, Any]) -> None:
+        client.capture(name, distinct_id=USER, properties=properties)
+
+    return Client(track, client.flush, client.shutdown)
 
 
 def _rudder(endpoint: str, mode: Mode) -> Client:
     from rudderstack.analytics.client import Client as Rudder
 
     return _of_the_segment_family(Rudder, endpoint, mode)
+
+
+def _segment(endpoint: str, mode: Mode) -> Client:
+    from segment.analytics.client import Client as Segment
+
+    return _of_the_segment_family(Segment, endpoint, mode)
 
 
 def _of_the_segment_family(kind: Callable[..., Any], endpoint: str, mode: Mode) -> Client:
@@ -256,49 +302,25 @@ def _of_the_segment_family(kind: Callable[..., Any], endpoint: str, mode: Mode) 
     return Client(track, client.flush, client.join)
 
 
-def _posthog(endpoint: str, mode: Mode) -> Client:
-    from posthog import Posthog
+def _sentry(endpoint: str, mode: Mode) -> Client:
+    import sentry_sdk
+    from sentry_sdk._log_batcher import LogBatcher
 
-    client = Posthog(
-        "key",
-        host=endpoint,
-        max_queue_size=10_000 if mode is Mode.SHIPPED else UNBOUNDED,
-        thread=0 if mode is Mode.MEMORY else 1,
+    if mode is not Mode.SHIPPED:
+        LogBatcher.MAX_BEFORE_DROP = UNBOUNDED
+    if mode is Mode.MEMORY:
+        LogBatcher.MAX_BEFORE_FLUSH, LogBatcher.FLUSH_WAIT_TIME = UNBOUNDED, 10.0**6
+    sentry_sdk.init(
+        f"http://key@{urlsplit(endpoint).netloc}/1",
+        enable_logs=True,
+        # Otherwise it is brotli where another package has brought that.
+        _experiments={"transport_compression_algo": "gzip"},
     )
 
     def track(name: str, properties: dict[str, Any]) -> None:
-        client.capture(name, distinct_id=USER, properties=properties)
+        sentry_sdk.logger.info(name, attributes=properties)
 
-    return Client(track, client.flush, client.shutdown)
-
-
-def _amplitude(endpoint: str, mode: Mode) -> Client:
-    from amplitude import Amplitude, BaseEvent, Config
-
-    recorded, settled = [0], [0]
-
-    def on_settled(event: object, code: int, message: object) -> None:
-        settled[0] += 1
-
-    lazy: dict[str, Any] = {"flush_queue_size": UNBOUNDED, "flush_interval_millis": 10**9}
-    config = Config(
-        server_url=f"{endpoint}/2/httpapi",
-        callback=on_settled,
-        **(lazy if mode is Mode.MEMORY else {}),
-    )
-    client = Amplitude("key", config)
-
-    def track(name: str, properties: dict[str, Any]) -> None:
-        client.track(BaseEvent(name, user_id=USER, event_properties=properties))
-        recorded[0] += 1
-
-    def flush() -> None:
-        # Its own flush knows nothing of the batches that its thread has taken before.
-        client.flush()
-        while settled[0] < recorded[0]:
-            time.sleep(0.001)
-
-    return Client(track, flush, client.shutdown)
+    return Client(track, lambda: sentry_sdk.flush(60), lambda: sentry_sdk.get_client().close(2))
 
 
 def _snowplow(endpoint: str, mode: Mode) -> Client:
@@ -316,35 +338,6 @@ def _snowplow(endpoint: str, mode: Mode) -> Client:
         tracker.track(SelfDescribing(SelfDescribingJson(f"iglu:bench/{name}/1-0-0", properties)))
 
     return Client(track, emitter.sync_flush, _nothing)
-
-
-def _statsig_core(endpoint: str, mode: Mode) -> Client:
-    from statsig_python_core import Statsig, StatsigOptions, StatsigUser
-
-    bounds: dict[str, Any] = {
-        Mode.SHIPPED: {},
-        Mode.LIVE: {"event_logging_max_pending_batch_queue_size": UNBOUNDED},
-        Mode.MEMORY: {
-            "event_logging_max_pending_batch_queue_size": UNBOUNDED,
-            "disable_network": True,
-        },
-    }[mode]
-    options = StatsigOptions(
-        specs_url=f"{endpoint}/v2/download_config_specs",
-        log_event_url=f"{endpoint}/v1/log_event",
-        id_lists_url=f"{endpoint}/v1/get_id_lists",
-        fallback_to_statsig_api=False,
-        output_log_level="none",
-        **bounds,
-    )
-    client = Statsig("secret-key", options)
-    client.initialize().wait()
-    user = StatsigUser(user_id=USER)
-
-    def track(name: str, properties: dict[str, Any]) -> None:
-        client.log_event(user, name, None, properties)
-
-    return Client(track, lambda: client.flush_events().wait(), lambda: client.shutdown().wait())
 
 
 def _statsig(endpoint: str, mode: Mode) -> Client:
@@ -379,25 +372,33 @@ def _statsig(endpoint: str, mode: Mode) -> Client:
     return Client(track, client.shutdown, _nothing)
 
 
-def _sentry(endpoint: str, mode: Mode) -> Client:
-    import sentry_sdk
-    from sentry_sdk._log_batcher import LogBatcher
+def _statsig_core(endpoint: str, mode: Mode) -> Client:
+    from statsig_python_core import Statsig, StatsigOptions, StatsigUser
 
-    if mode is not Mode.SHIPPED:
-        LogBatcher.MAX_BEFORE_DROP = UNBOUNDED
-    if mode is Mode.MEMORY:
-        LogBatcher.MAX_BEFORE_FLUSH, LogBatcher.FLUSH_WAIT_TIME = UNBOUNDED, 10.0**6
-    sentry_sdk.init(
-        f"http://key@{urlsplit(endpoint).netloc}/1",
-        enable_logs=True,
-        # Otherwise it is brotli where another package has brought that.
-        _experiments={"transport_compression_algo": "gzip"},
+    bounds: dict[str, Any] = {
+        Mode.SHIPPED: {},
+        Mode.LIVE: {"event_logging_max_pending_batch_queue_size": UNBOUNDED},
+        Mode.MEMORY: {
+            "event_logging_max_pending_batch_queue_size": UNBOUNDED,
+            "disable_network": True,
+        },
+    }[mode]
+    options = StatsigOptions(
+        specs_url=f"{endpoint}/v2/download_config_specs",
+        log_event_url=f"{endpoint}/v1/log_event",
+        id_lists_url=f"{endpoint}/v1/get_id_lists",
+        fallback_to_statsig_api=False,
+        output_log_level="none",
+        **bounds,
     )
+    client = Statsig("secret-key", options)
+    client.initialize().wait()
+    user = StatsigUser(user_id=USER)
 
     def track(name: str, properties: dict[str, Any]) -> None:
-        sentry_sdk.logger.info(name, attributes=properties)
+        client.log_event(user, name, None, properties)
 
-    return Client(track, lambda: sentry_sdk.flush(60), lambda: sentry_sdk.get_client().close(2))
+    return Client(track, lambda: client.flush_events().wait(), lambda: client.shutdown().wait())
 
 
 #: This package, behind the same three calls.

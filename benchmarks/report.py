@@ -70,6 +70,8 @@ def draw(found: Mapping[str, Result], folder: Path) -> set[str]:
 
     drawn = set()
     for name, result in found.items():
+        if result["encoder"] != "orjson":
+            continue
         rows, path = result["rows"], folder / f"{name}.svg"
         match result["benchmark"]:
             case "hot-path":
