@@ -145,7 +145,7 @@ def against(
                     color=colour,
                     marker="o",
                     markersize=3.5,
-                    label=f"{kind}, {column[:-3]}" if by else column[:-3],
+                    label=", ".join([*([str(kind)] if by else []), column.split(" µs")[0]]),
                 )
             axes.set_xticks(range(len(counts)), [_count(count) for count in counts])
             axes.set_xlabel(across)

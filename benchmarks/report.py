@@ -5,12 +5,13 @@ the JSON files beside it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import results, tables
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.results import Result
+from benchmarks.tables import Row
 
 HEAD = """# Results
 
@@ -93,12 +94,24 @@ def draw(found: Mapping[str, Result], folder: Path) -> set[str]:
                     by="what",
                 )
             case "backlog":
-                timed = [column for column in rows[0] if column.endswith(" µs")]
-                plots.against(rows, path, across="rows", columns=dict.fromkeys(timed, "-"))
+                timed = [column for column in rows[0] if " µs" in column]
+                plots.against(counted(rows), path, across="rows", columns=dict.fromkeys(timed, "-"))
             case _:
                 continue
         drawn.add(name)
     return drawn
+
+
+def counted(rows: Sequence[Row]) -> list[Row]:
+    """
+    Rows whose column `rows` is a count, however it is written: others sum up.
+    """
+    numbers = [str(row["rows"]).replace(",", "") for row in rows]
+    return [
+        {**row, "rows": int(number)}
+        for row, number in zip(rows, numbers, strict=True)
+        if number.isdecimal()
+    ]
 
 
 if __name__ == "__main__":

@@ -57,3 +57,12 @@ def test_the_page_has_each_table_with_its_command() -> None:
     assert "| heap_agent | 17,000 |" in page
     assert "`python -m benchmarks delivery --save`" in page
     assert "(delivery.svg)" in page and "(hot-path.svg)" not in page
+
+
+def test_a_row_that_sums_up_is_not_drawn() -> None:
+    """Counts are read as people write them; what is no count is left to the table."""
+    rows: list[Row] = [{"rows": "1,000", "put µs": 2.0}, {"rows": 10_000, "put µs": 2.1}]
+    assert [row["rows"] for row in report.counted([*rows, {"rows": "worst", "put µs": 1.05}])] == [
+        1_000,
+        10_000,
+    ]
