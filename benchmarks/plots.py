@@ -184,8 +184,8 @@ def _emphasise(axes: Axes, names: Sequence[str], ours: str) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # A date would change the bytes.
-    figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+    # A date or a version would change the bytes.
+    figure.savefig(path, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
 
 
 def _name(row: Row) -> str:

@@ -147,7 +147,10 @@ async def _answer(listening: socket.socket, line: Connection) -> None:
     stopped = loop.create_future()
 
     def asked() -> None:
-        what = line.recv()
+        try:
+            what = line.recv()
+        except EOFError:  # whoever started this has died
+            what = STOP
         if what == STOP:
             loop.remove_reader(line.fileno())
             stopped.set_result(None)
