@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import attrs
@@ -55,7 +55,6 @@ _PROGRAM = (
     "from benchmarks.losses_client import main\n"
     "main()"
 )
-
 
 #: What a program that is started once more does: nothing by itself.
 _RESTART = Scenario(name="started again", events=0, end=End.STAY)
@@ -199,19 +198,19 @@ def _notes(scenario: Scenario, outcome: Outcome) -> Iterator[str]:
         yield f"{later:,} when started again"
     if outcome.twice:
         yield f"{outcome.twice:,} twice"
-    yield from _calls(scenario, outcome.report)
-    if outcome.exit_seconds is None and outcome.report is not None:
-        yield f"killed after {EXIT_SECONDS:.0f} s"
-    elif outcome.exit_seconds is not None and scenario.timed:
-        yield f"ended in {outcome.exit_seconds:.1f} s"
+    if outcome.report is None:
+        yield f"{'held up' if outcome.exit_seconds is None else 'died'} in its calls"
+    else:
+        yield from _calls(scenario, outcome.report)
+        if outcome.exit_seconds is None:
+            yield f"killed after {EXIT_SECONDS:.0f} s"
+        elif scenario.timed:
+            yield f"ended in {outcome.exit_seconds:.1f} s"
     if outcome.books is not None:
         yield outcome.books
 
 
-def _calls(scenario: Scenario, report: Report | None) -> Iterator[str]:
-    if report is None:
-        yield "held up in its calls"
-        return
+def _calls(scenario: Scenario, report: Report) -> Iterator[str]:
     if report.raised:
         yield f"{report.raised:,} calls raised"
     made = report.returned + report.raised
@@ -246,7 +245,7 @@ class _Program:
         """
         What it says after its last call; None where it says nothing.
         """
-        readable, _, _ = select.select([self._pipe], [], [], CALLS_SECONDS + EXIT_SECONDS)
+        readable = wait([self._pipe], CALLS_SECONDS + EXIT_SECONDS)
         text = os.read(self._pipe, 1_000) if readable else b""
         return Report(**json.loads(text)) if text else None
 
