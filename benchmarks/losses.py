@@ -191,31 +191,33 @@ def cell(scenario: Scenario, outcome: Outcome) -> str | float:
 
 
 def _notes(scenario: Scenario, outcome: Outcome) -> Iterator[str]:
-    at_the_end, later = outcome.ended - outcome.lived, outcome.restarted - outcome.ended
-    if at_the_end and scenario.end is End.STAY:
-        yield f"{at_the_end:,} as it ended"
-    if later and not scenario.is_offline:
-        yield f"{later:,} when started again"
+    parts = {
+        "at end": outcome.ended - outcome.lived if scenario.end is End.STAY else 0,
+        "at restart": 0 if scenario.is_offline else outcome.restarted - outcome.ended,
+    }
+    for when, count in parts.items():
+        if count:
+            yield when if count == outcome.restarted else f"{count:,} {when}"
     if outcome.twice:
         yield f"{outcome.twice:,} twice"
     if outcome.report is None:
-        yield f"{'held up' if outcome.exit_seconds is None else 'died'} in its calls"
+        yield "held up" if outcome.exit_seconds is None else "died"
     else:
         yield from _calls(scenario, outcome.report)
         if outcome.exit_seconds is None:
-            yield f"killed after {EXIT_SECONDS:.0f} s"
+            yield "killed"
         elif scenario.timed:
-            yield f"ended in {outcome.exit_seconds:.1f} s"
+            yield f"{outcome.exit_seconds:.1f} s"
     if outcome.books is not None:
         yield outcome.books
 
 
 def _calls(scenario: Scenario, report: Report) -> Iterator[str]:
     if report.raised:
-        yield f"{report.raised:,} calls raised"
+        yield f"{report.raised:,} raised"
     made = report.returned + report.raised
     if made < scenario.events:
-        yield f"{made:,} calls in {CALLS_SECONDS:.0f} s"
+        yield f"{made:,} calls"
 
 
 class _Program:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+import attrs
 import pytest
 
 from benchmarks import losses
@@ -55,20 +57,49 @@ def test_the_trouble_is_met(scenario: Scenario, outcomes: dict[Scenario, losses.
     assert (outcomes[scenario].troubled > 0) is scenario.server.listens
 
 
-def test_what_is_missing_is_shown() -> None:
-    """A cell tells losses, duplicates, raising calls and a kill."""
-    scenario = next(one for one in SCENARIOS if one.timed)
-    outcome = losses.Outcome(
-        report=Report(returned=150, raised=20),
+def outcome(**changes: Any) -> losses.Outcome:
+    """All has arrived, but for what is said here."""
+    usual = losses.Outcome(
+        report=Report(returned=200, raised=0),
         lived=0,
-        ended=70,
-        restarted=100,
-        twice=3,
-        troubled=1,
-        exit_seconds=None,
-        books="recorded 170",
+        ended=0,
+        restarted=200,
+        twice=0,
+        troubled=0,
+        exit_seconds=0.14,
+        books=None,
     )
+    return attrs.evolve(usual, **changes)
 
-    assert losses.cell(scenario, outcome) == (
-        "100 (3 twice; 20 calls raised; 170 calls in 45 s; killed after 30 s; recorded 170)"
-    )
+
+OFFLINE = next(one for one in SCENARIOS if one.timed and not one.server.listens)
+LIVING = next(one for one in SCENARIOS if one.end is End.STAY)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "what", "shown"),
+    [
+        (OFFLINE, outcome(), "200 (0.1 s)"),
+        (OFFLINE, outcome(exit_seconds=None), "200 (killed)"),
+        (OFFLINE, outcome(restarted=0, report=None), "0 (died)"),
+        (OFFLINE, outcome(restarted=0, report=None, exit_seconds=None), "0 (held up)"),
+        (OFFLINE, outcome(report=Report(20, 30)), "200 (30 raised; 50 calls; 0.1 s)"),
+        (
+            LIVING,
+            outcome(report=Report(1_000, 0), lived=1_000, ended=1_000, restarted=1_000),
+            1_000,
+        ),
+        (LIVING, outcome(report=Report(1_000, 0), ended=200), "200 (at end)"),
+        (LIVING, outcome(report=Report(1_000, 0)), "200 (at restart)"),
+        (
+            LIVING,
+            outcome(report=Report(1_000, 0), lived=10, ended=30, twice=5, books="recorded 9"),
+            "200 (20 at end; 170 at restart; 5 twice; recorded 9)",
+        ),
+    ],
+)
+def test_a_cell_tells_what_there_is_to_say(
+    scenario: Scenario, what: losses.Outcome, shown: str | int
+) -> None:
+    """Losses, duplicates, raising calls, kills, and books that do not agree."""
+    assert losses.cell(scenario, what) == shown
