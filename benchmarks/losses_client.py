@@ -27,6 +27,9 @@ from benchmarks.peers import Client
 #: A program that is held up in its calls makes no more of them after so many seconds.
 CALLS_SECONDS = 45.0
 
+#: … and one that ends in order waits so long for its client's flush.
+FLUSH_SECONDS = 10.0
+
 
 class Calls(Enum):
     """
@@ -51,8 +54,8 @@ class End(Enum):
 
     Attributes:
         EXIT: The script is over, without a word to its client.
-        STAY: It goes on until its standard input ends, and ends in order: what has to
-            be flushed and closed is.
+        STAY: It goes on until its standard input ends, and ends in order: its client is
+            flushed, if that comes to an end, and closed.
         TERM: It gets SIGTERM.
         KILL: It gets SIGKILL.
     """
@@ -135,7 +138,9 @@ def _record(
 def _end(client: Client, end: End) -> None:
     if end is End.STAY:
         sys.stdin.read()
-        client.flush()
+        flushing = threading.Thread(target=client.flush, daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_SECONDS)
         client.close()
     elif end is not End.EXIT:
         os.kill(os.getpid(), signal.SIGTERM if end is End.TERM else signal.SIGKILL)

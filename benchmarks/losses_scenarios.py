@@ -63,13 +63,15 @@ class Lengths:
         outages: The server is down.
         trouble: Any other trouble.
         patience: A program lives on after it, while events are missing, until none has
-            arrived for so long; after an outage for at least half its length.
+            arrived for so long; or for as long as an outage was, up to `_PATIENCE`.
     """
 
     outages: tuple[int, ...]
     trouble: int
     patience: int
 
+
+_PATIENCE = 150
 
 FULL = Lengths(outages=(60, 300), trouble=20, patience=30)
 SHORTENED = Lengths(outages=(6, 12), trouble=5, patience=10)
@@ -96,7 +98,7 @@ def scenarios(lengths: Lengths) -> list[Scenario]:
             server=server,
             seconds=seconds,
             end=End.STAY,
-            patience=max(lengths.patience, seconds // 2),
+            patience=max(lengths.patience, min(seconds, _PATIENCE)),
         )
 
     return [

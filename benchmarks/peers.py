@@ -236,7 +236,7 @@ def glean_in(directory: Path, endpoint: str, mode: Mode) -> Client:
         pings.events.submit()
         ProcessDispatcher._wait_for_last_process()
 
-    return Client(track, flush, Glean._reset)
+    return Client(track, flush, Glean.shutdown)
 
 
 def _mixpanel(endpoint: str, mode: Mode) -> Client:
