@@ -156,7 +156,7 @@ def test_a_full_part_is_sealed_and_absorbed(start: Callable[..., Kept]) -> None:
 
 
 def test_what_will_be_fetched_soon_is_left_in_the_journal(start: Callable[..., Kept]) -> None:
-    """While deliveries succeed a full part is sealed and no more; only what is far too much moves."""
+    """While deliveries succeed a full part is sealed, no more; only what is far too much moves."""
     kept = start()
     text = "x" * 1_000
     while kept.store.journal.written < 2 * PART:
