@@ -98,8 +98,11 @@ def test_an_end_on_a_full_disk_leaves_room_to_drain_it(small_disk: Path, server:
             agent.track("E", {"number": number, "text": "x" * 200})
         agent._store.absorb(freeze=False)
         eventually(lambda: (state / "reserve").exists())
+        # More than the database has room for, as it is.
+        for number in range(1_000, 2_000):
+            agent.track("E", {"number": number, "text": "x" * 200})
         fill(small_disk / "filler")
-        for number in range(1_000, 4_000):
+        for number in range(2_000, 4_000):
             agent.track("E", {"number": number, "text": "x" * 200})
         agent.flush(0.1)
         eventually(lambda: not (state / "reserve").exists())
