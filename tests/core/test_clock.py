@@ -91,10 +91,13 @@ class Device:
         """All records, repaired in recording order."""
         found, knowledge = [], self.knowledge
         for record in self.records:
+            right_since = clock.right_since(knowledge, record.boot)
             wall, changed, knowledge = clock.place(
                 knowledge, wall=record.wall, boot_clock=record.boot_clock, boot=record.boot
             )
             assert changed == (wall != record.wall)
+            # Whoever does not ask about such a record must not miss anything.
+            assert record.wall < right_since or not changed
             found.append(wall)
         return found
 
@@ -445,3 +448,17 @@ def test_flapping_clock_takes_bounded_memory(flaps: int) -> None:
     assert len(known.steps) == min(flaps, clock.STEPS_PER_BOOT)
     moved = sum(step.offset_after - step.offset_before for step in known.steps)
     assert flaps * HOUR == moved
+
+
+def test_a_clock_that_nobody_set_is_not_asked_about() -> None:
+    """Nearly every record: only what lies before the mark, or was set, needs a thought."""
+    known = clock.begin_boot(Knowledge(), "boot")
+    assert clock.right_since(known, known.current) == known.mark
+    assert clock.right_since(known, 9) > START
+
+    told = clock.feed_date(known, START / SECOND, START, 0)
+    assert clock.right_since(told, told.current) < 0
+    wrong = clock.feed_date(known, START / SECOND, START + DAY, 0)
+    assert clock.right_since(wrong, wrong.current) > START + DAY
+    set_ = clock.add_step(told, Step(told.current, 1, 2, 0, DAY))
+    assert clock.right_since(set_, set_.current) > START

@@ -962,3 +962,57 @@ def test_a_fault_in_the_data_does_not_reach_who_absorbs(
 
     assert store.absorb(freeze=False).records == 1
     assert store.trouble is None and tracked(store) == [1]
+
+
+# -- a part of what waits ---------------------------------------------------------------
+
+
+def test_some_events_can_be_taken_and_the_others_left(store: Store) -> None:
+    """Exactly as many, from wherever the last ones ended, though they share a part."""
+    store.absorb(freeze=False)
+    for number in range(25):
+        track(store, n=number)
+    done = [store.absorb(freeze=False, some=10) for _ in range(4)]
+
+    assert [one.records for one in done] == [10, 10, 5, 0]
+    assert [one.more for one in done] == [True, True, False, False]
+    assert tracked(store) == list(range(25))
+
+
+@pytest.mark.parametrize("facet", [PAUSED, forgotten_facet("ann")])
+def test_no_word_is_left_waiting(store: Store, facet: str) -> None:
+    """What somebody has said is heard, however many events stand before it."""
+    store.absorb(freeze=False)
+    for number in range(25):
+        track(store, n=number)
+    store.record_state({facet: True if facet == PAUSED else BY_IDENTITY})
+    for number in range(25, 30):
+        track(store, n=number)
+
+    assert store.absorb(freeze=False, some=10).state_changed
+    assert tracked(store)[:25] == list(range(25))
+
+
+def test_a_word_of_another_process_is_heard_too(store: Store, guest: Journal) -> None:
+    """Nobody has rung yet: its first look may be before ours."""
+    for number in range(25):
+        track(store, n=number)
+    body = json.dumps({"set": {PAUSED: True}}).encode()
+    guest.put(Kind.STATE, 0, store.clock.wall_ns(), store.clock.boot_ns(), body)
+
+    assert store.absorb(freeze=False, some=10).state_changed
+
+
+def test_damage_counts_the_same_in_small_steps(store: Store, guest: Journal) -> None:
+    """A record in the middle that cannot be read is one, wherever a step ends."""
+    for number in range(20):
+        put_event(guest, store.clock, n=number)
+    (path,) = [part.path for part in files.find_parts(store.directory)[guest.id]]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    while store.absorb(freeze=False, some=3).more:
+        pass
+
+    assert len(tracked(store)) == 19
+    assert store.books().counts["dropped.damaged"] == 1
