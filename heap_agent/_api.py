@@ -2,9 +2,9 @@
 The verbs as functions, over one default agent.
 
 The only mutable state is `_default`, its options, and who is creating it; `_lock`
-guards that. `Agent` and all that it needs are loaded when somebody wants one, so that
-importing the package costs a program next to nothing. This module must not decide
-anything: each function is one line over the agent's method.
+guards that. `Agent` and what it records with are loaded when somebody wants one, so
+that importing the package costs little. This module must not decide anything: each
+function is one line over the agent's method.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from heap_agent import _config
 from heap_agent._aside import aside
 from heap_agent._store.forking import undivided
 from heap_agent.exceptions import InvalidCall, NotStarted
@@ -141,16 +142,9 @@ def default_agent() -> Agent:
 
 def _started() -> Agent:
     # A logging handler may track what `init` itself logs: that is nobody's mistake.
-    if _starting == threading.get_ident() or _is_disabled():
+    if _starting == threading.get_ident() or _config.load({}).config.disabled:
         return _idle()
     raise NotStarted('heap_agent is not started: call heap_agent.init("<app id>") first')
-
-
-def _is_disabled() -> bool:
-    agent_class()  # which loads what is looked at here
-    from heap_agent import _config
-
-    return _config.load({}).config.disabled
 
 
 def track(
