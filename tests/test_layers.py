@@ -142,7 +142,7 @@ def test_the_tools_are_on_top(module: str) -> None:
 
 def test_the_agent_does_not_know_who_uses_it() -> None:
     """Neither the functions nor the aliases are known below them."""
-    for module in ("heap_agent._agent", "heap_agent._status"):
+    for module in ("heap_agent._agent", "heap_agent._outbox", "heap_agent._status"):
         above = ("heap_agent._api", "heap_agent._aliases", "heap_agent.testing")
         assert [found for found in own(module) if within(found.name, *above)] == []
 
@@ -185,6 +185,11 @@ def circles() -> list[set[str]]:
 def test_there_is_no_circle() -> None:
     """Imports in functions and under TYPE_CHECKING count too."""
     assert circles() == []
+
+
+def test_delivery_does_not_know_the_verbs() -> None:
+    """The half of an agent that delivers is known to the other, and not the other way round."""
+    assert not any(within(found.name, "heap_agent._agent") for found in own("heap_agent._outbox"))
 
 
 def test_nobody_inside_imports_the_face() -> None:
