@@ -70,7 +70,7 @@ def _run(name: str, *, as_json: bool, save: bool) -> None:
     if as_json:
         print(json.dumps(result))
     else:
-        print(f"{module.TITLE}  ({results.circumstances(result)})\n\n{tables.text(rows)}\n")
+        print(f"{module.TITLE}\n\n{tables.text(rows)}\n\n{results.circumstances(result)}\n")
     if save:
         results.save(result)
 
