@@ -47,6 +47,10 @@ RESTART_PATIENCE = 65
 #: often in a race with their client. The outages are all at once.
 LIVING, ENDING = 20, 2
 
+#: Seconds for each other client before those start that end: where dozens of programs
+#: begin at once, nobody wins a race.
+SETTLING = 4
+
 _ROOT = Path(__file__).parent.parent
 
 #: The package under test comes first, and the benchmarks after it.
@@ -125,8 +129,10 @@ def play_all(
     everything = len(outages) * len(names)
     with ExitStack() as stack:
         futures: dict[tuple[Scenario, str], Future[Outcome]] = {}
-        for group, at_once in ((outages, everything), (ending, ENDING), (others, LIVING)):
+        for group, at_once in ((outages, everything), (others, LIVING), (ending, ENDING)):
             pool = stack.enter_context(ThreadPoolExecutor(at_once or 1))
+            if group is ending:
+                time.sleep(SETTLING * (len(names) - 1))
             for scenario in group:
                 for name in names:
                     futures[scenario, name] = pool.submit(play, scenario, name)
