@@ -14,10 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from heap_agent import Agent
 from heap_agent import _api as api
 from heap_agent.testing import Collector, FakeClock
+
+# What a property takes is no fault of it: machines are busy.
+settings.register_profile(
+    "untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 # A suite that a shell runs in the background ignores SIGINT, and so would the programs
 # that it starts and interrupts.

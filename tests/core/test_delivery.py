@@ -579,7 +579,7 @@ def test_poison_alone_is_kept_until_a_good_event_comes() -> None:
     assert set(device.dead) == poison
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     count=st.integers(1, 60),
     bad=st.sets(st.integers(1, 60)),
@@ -935,7 +935,7 @@ junk = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(saved=junk, key=st.sampled_from(["network", "lanes", "budgets"]))
 def test_garbage_in_a_snapshot_delays_but_never_stops(saved: object, key: str) -> None:
     """Whatever a damaged snapshot says, all rows arrive."""
@@ -947,7 +947,7 @@ def test_garbage_in_a_snapshot_delays_but_never_stops(saved: object, key: str) -
 
 
 @pytest.mark.parametrize("field", ["items", "bytes", "pause", "mode", "rejected", "hung"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(value=junk)
 def test_garbage_in_a_lane_delays_but_never_stops(field: str, value: object) -> None:
     """Each member of a saved lane may be damaged alone."""
@@ -1155,6 +1155,6 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 AnyHistory.TestCase.settings = settings(
-    deadline=None, max_examples=60, stateful_step_count=20, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )
 TestAnyHistory = AnyHistory.TestCase

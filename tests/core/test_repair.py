@@ -59,7 +59,6 @@ STACKED = "e\u0301\u0323\u0302\u0308"  # one letter under four marks
 
 #: Making wild values is slow, repairing them is not; the machines of others vary.
 wild = settings(
-    deadline=None,
     max_examples=100,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -487,7 +487,7 @@ def test_a_client_that_was_never_made_can_be_shown() -> None:
 # -- chunks ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 255), max_size=30),
     times=st.sampled_from([1, 300, 700]),

@@ -420,7 +420,7 @@ fields = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(item=st.one_of(fields, wild_values(), wild_keys()), repair=st.booleans())
 def test_any_item_is_json_or_an_invalid_value(item: Any, repair: bool) -> None:
     """Nothing else comes out, and what is sent keeps every limit."""
@@ -436,7 +436,7 @@ def test_any_item_is_json_or_an_invalid_value(item: Any, repair: bool) -> None:
     assert not any(isinstance(value, bool) for value in got["properties"].values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(properties=wild_properties())
 def test_what_was_repaired_is_taken_strictly(properties: Any) -> None:
     """Repairs end where the strict rules begin."""

@@ -367,7 +367,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_steps)
 def test_the_books_balance_whatever_happens(steps: list[tuple[str, list[int]]]) -> None:
     """After any sequence of calls recorded = queued + delivered + dead + dropped."""

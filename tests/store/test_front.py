@@ -119,7 +119,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_the_front_is_what_the_disk_has(taken: list[tuple[str, object]]) -> None:
     """After anything that may happen to rows, and the bytes are the disk's."""

@@ -125,7 +125,7 @@ def _place(tmp_path: Path) -> Place:
 GOOD, FAULTY, NONE, BLANK = b'{"n":1}\n', b"{}\n", b"{\n", b"\n"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.sampled_from([GOOD, GOOD, FAULTY, NONE, BLANK]), max_size=14),
     st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=4),

@@ -651,7 +651,7 @@ def test_any_bytes_are_an_outcome(serve: Serve, make: Make) -> None:
         ]
     )
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.lists(line | st.binary(max_size=20), max_size=8).map(b"\r\n".join))
     def check(answer: bytes) -> None:
         current[0] = answer
