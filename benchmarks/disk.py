@@ -27,17 +27,20 @@ TITLE = "disk: bytes written for events of about 330 bytes, delivered and delete
 SECONDS, SLOW_SECONDS = 30.0, 120.0
 FREE: dict[str, Any] = {"identity_budget": None, "app_budget": None}
 
-COMMITS = 2_000
+COMMITS, AT_ONCE = 2_000, 20_000
 
 
 def run() -> list[Row]:
     """
     Measure.
     """
+    commits = once(_commits, COMMITS)
+    if not commits.bytes:
+        raise RuntimeError(f"{tempfile.gettempdir()} is on no disk: set TMPDIR to a folder on one")
     with running() as server, ThreadPoolExecutor() as pool:
         alone = [
-            _row("SQLite commit per event, WAL, NORMAL", once(_commits, COMMITS)),
-            _row("agent, 20,000 at once", once(_at_once, server.url, 20_000)),
+            _row("SQLite commit per event, WAL, NORMAL", commits),
+            _row(f"agent, {AT_ONCE:,} at once", once(_at_once, server.url, AT_ONCE)),
         ]
         paced = {
             "agent, 1,000 events/s": (1_000.0, SECONDS, FREE),
@@ -69,8 +72,6 @@ class Written:
 
 
 def _row(name: str, found: Written) -> Row:
-    if not found.bytes and found.events:
-        raise RuntimeError(f"{tempfile.gettempdir()} is on no disk: set TMPDIR to a folder on one")
     events = found.events or None
     return {
         "what": name,

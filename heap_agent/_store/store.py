@@ -660,6 +660,11 @@ class Store:
             How many bytes are still too many: the queue has given all it can, and
             the rest is in the journals.
         """
+        assert self.directory is not None
+        found = outlook.sizes(self.directory)
+        if found.journals + found.others + self._folded() <= self.bounds.crowded:
+            # However much of the journals has been read.
+            return 0
         kept = self._kept(ledger)
         if kept <= self.bounds.crowded:
             return 0

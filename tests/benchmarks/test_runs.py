@@ -1,8 +1,10 @@
 """Benchmarks for real, with counts so small that nothing can be read from the figures."""
 
+import sys
+
 import pytest
 
-from benchmarks import delivery, hot_path, live, peers, threads
+from benchmarks import backlog, delivery, disk, hot_path, join, live, peers, threads
 from benchmarks.calls import BURST, timed_for
 
 
@@ -26,6 +28,38 @@ def test_all_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "PEERS", ())
     (row,) = delivery.run()
     assert (row["client"], row["fewest arrived"], row["sent"]) == ("heap_agent", 50, 50)
+
+
+def test_a_request_is_joined_checked_and_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All three give the same events, which the benchmark itself asserts."""
+    monkeypatch.setattr(join, "ROUNDS", 2)
+    rows = {row["what"]: row for row in join.run()}
+    assert rows[join.FLOOR]["× cheaper"] == 1.0
+    assert {row["requests"] for row in rows.values()} == {2}
+
+
+def test_backlogs_of_all_sizes_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the last row compares them."""
+    for name, value in {"LARGEST": 10_000, "ROUNDS": 2, "WARM_UP": 0}.items():
+        monkeypatch.setattr(backlog, name, value)
+    *sizes, compared = backlog.run()
+    assert [row["rows"] for row in sizes] == ["1,000", "10,000"]
+    assert all(isinstance(value, float) and value >= 1 for value in [*compared.values()][1:])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_what_is_written_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something for each event, and nothing where nothing is recorded."""
+    for name, value in {"SECONDS": 0.5, "SLOW_SECONDS": 1.5, "COMMITS": 20, "AT_ONCE": 200}.items():
+        monkeypatch.setattr(disk, name, value)
+    try:
+        rows = {str(row["what"]): row for row in disk.run()}
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    commits, at_once = (row["bytes/event"] for row in [*rows.values()][:2])
+    assert isinstance(commits, float) and isinstance(at_once, float) and 0 < at_once < commits
+    assert rows["agent, 100 events/s"]["events"] == 50
+    assert rows["agent, nothing recorded"]["events"] == 0
 
 
 def test_threads_record_all_of_the_events_once() -> None:
