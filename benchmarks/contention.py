@@ -9,6 +9,7 @@ import os
 import random
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -27,6 +28,9 @@ BUSY = (0, 1, 2, 4, 8)
 #: Each combination's turns, and how long one lasts.
 TURNS, SECONDS = 3, 0.8
 EVENTS = 1_000
+
+#: Seconds after which an agent has loaded what it does not load at its start.
+SETTLED = 1.5
 
 AGENT, COMMIT = "Agent.track", "SQLite commit, WAL, NORMAL"
 BOTH, ONE = "two cores", "one core"
@@ -72,7 +76,9 @@ def _beside(what: str, cores: str, busy: int, endpoint: str) -> Block:
 
 def _recorder(what: str, endpoint: str) -> Callable[[str, dict[str, Any]], object]:
     if what == AGENT:
-        return OURS.open(endpoint, Mode.MEMORY).track
+        client = OURS.open(endpoint, Mode.MEMORY)
+        time.sleep(SETTLED)
+        return client.track
     connection = yardsticks.database(Path(tempfile.mkdtemp()) / "commits.db")
     records = cycle(data.wire_records(data.properties(EVENTS)))
     return lambda name, event: yardsticks.commit(connection, next(records))

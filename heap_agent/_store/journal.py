@@ -18,6 +18,10 @@ What guards what:
   outer call writes before it lets go.
 - `_sync_lock` lets one thread at a time sync; no recording call takes it.
 
+Which write: `os.write` lets go of the interpreter, and where other threads compute, each
+of them may take a switch interval (5 ms) before the caller has it back. `put` keeps hold
+of it instead, unless the disk has so much to do that a write itself could take as long.
+
 Nothing is logged here, because a logging handler may record.
 
 This module must not know what a body means, and not SQLite.
@@ -28,6 +32,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +53,7 @@ from heap_agent._core.records import (
     unpack_header,
 )
 from heap_agent._store import system
+from heap_agent._store.forking import undivided
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.parts import lock_path, part_path
 from heap_agent._store.spill import Spill, Spilled
@@ -56,6 +62,9 @@ from heap_agent._store.tally import Tally, tally_path
 #: What is refused at the hard cap. Who is there, and what the user said about consent,
 #: is recorded even so.
 _REFUSED: Final = (Kind.EVENT, Kind.USER_PROPERTIES)
+
+#: Seconds that a sync takes where a write may have to wait for the disk.
+_BUSY: Final = 0.5
 
 #: Counts user properties that were refused.
 REFUSED_PROPERTIES: Final = "refused_user_properties"
@@ -126,6 +135,9 @@ class Journal:
         self._attend = attend
         self._write = seams.write
         self._data_sync = seams.data_sync
+        # What `put` writes with, and the one of both that keeps the interpreter.
+        self._put_write: system.Write = self._write_letting_go
+        self._write_holding: system.Write | None = None
         self._lock = threading.RLock()
         self._sync_lock = threading.Lock()
         self._numbers = count(1)
@@ -190,11 +202,12 @@ class Journal:
                 record = pack_head(RECORD_MAGIC, len(body), kind, flags, wall_ns, boot_ns, sequence)
                 record += body
                 record += pack_checksum(adler32(record, part.salt))
+                length = len(record)
                 try:
-                    written = self._write(part.fd, record)
-                    if written != len(record):
-                        raise _Short(written)
-                    size = part.size = part.size + written
+                    written = self._put_write(part.fd, record, length)
+                    if written != length:
+                        self._insist(part.fd, record, written)
+                    size = part.size = part.size + length
                 except OSError as error:
                     # First of all, so that whatever is recorded meanwhile comes after it.
                     self._keep(Spilled(kind, flags, wall_ns, boot_ns, body))
@@ -209,6 +222,19 @@ class Journal:
             raise
         self._lock.release()
         return accepted
+
+    def _write_letting_go(self, fd: int, record: bytes, size: int) -> int:
+        return self._write(fd, record)
+
+    def _insist(self, fd: int, record: bytes, written: int) -> None:
+        """
+        A record was not written whole: raise the reason, unless it goes now.
+        """
+        if written < 0:
+            # The holding write does not say more than that.
+            written = self._write(fd, record)
+        if written != len(record):
+            raise _Short(written)
 
     def _call_attention(self, size: int) -> None:
         if size >= 2 * self._part_bytes:
@@ -340,6 +366,20 @@ class Journal:
         part.size += written
 
     # -- the keeper's part --
+
+    def hold_interpreter(self) -> None:
+        """
+        From now on `put` does not let go of the interpreter while it writes, where
+        that can be had.
+        """
+        if self._write is os.write and self._write_holding is None:
+            with undivided():
+                self._write_holding = system.holding_write()
+            self._choose_write(busy=False)
+
+    def _choose_write(self, *, busy: bool) -> None:
+        holding = None if busy else self._write_holding
+        self._put_write = holding or self._write_letting_go
 
     def open(self) -> bool:
         """
@@ -637,7 +677,9 @@ class Journal:
             try:
                 if part.broken:
                     raise OSError("an earlier sync of this part failed")
+                began = time.monotonic()
                 self._data_sync(part.fd)
+                self._choose_write(busy=time.monotonic() - began > _BUSY)
             except OSError as error:
                 # The kernel may have thrown the pages away and would call the
                 # next sync of this file a success: only a copy can be trusted.

@@ -153,6 +153,9 @@ class Keeper:
             words = self._inbox.wait(wait)
             if "stop" in words:
                 break
+            if wait:
+                # Not at once: what it loads would compete with the program's own start.
+                self._store.journal.hold_interpreter()
             began = time.monotonic()
             try:
                 self._tick(began, urgent="sync" in words)

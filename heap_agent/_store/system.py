@@ -18,9 +18,12 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias, cast
 
 POSIX: Final = os.name == "posix"
+
+#: Writes to a descriptor some bytes, of which there are so many; how many it took.
+Write: TypeAlias = Callable[[int, bytes, int], int]
 
 #: One block of most file systems: less may fit into an inode of a full disk.
 PROBE_BYTES: Final = 4096
@@ -332,6 +335,25 @@ def open_private(path: Path, flags: int) -> int:
     """
     careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     return os.open(path, flags | careful, 0o600)
+
+
+def holding_write() -> Write | None:
+    """
+    `write(2)` for a caller that would rather not let go of the interpreter. It gives -1
+    where the system refuses; `os.write` says why. None where it cannot be had.
+    """
+    if not POSIX or sys.implementation.name != "cpython":
+        return None
+    try:
+        from ctypes import PyDLL, c_ssize_t
+
+        write = PyDLL(None).write
+        # The types of the arguments are left to ctypes: to check them takes as long as the
+        # call. It widens an int, and no record has 2^31 bytes.
+        write.restype = c_ssize_t
+    except Exception:  # an interpreter without ctypes, a C library without a name
+        return None
+    return cast(Write, write)
 
 
 def write_at_start(fd: int, content: bytes, source: object = os) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from heap_agent._core.records import (
 )
 from heap_agent._core.wire import actor_line
 from heap_agent._store import parts as files
+from heap_agent._store import system
 from heap_agent._store.journal import Journal, Seams
 from heap_agent._store.owner import try_lock
 from heap_agent._store.spill import SPILL_BYTES
@@ -38,6 +40,9 @@ CLOCK = FakeClock()
 NOWHERE = OSError(errno.ENOSPC, "No space left on device")
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
+holding_only = pytest.mark.skipif(
+    system.holding_write() is None, reason="every write lets go of the interpreter here"
+)
 
 
 class Disk:
@@ -135,6 +140,56 @@ def test_a_record_is_with_the_kernel_when_put_returns(journal: Journal, state_di
 
     assert read(state_dir, journal.id) == [b"one", b"two"]
     assert journal.storage == "disk"
+
+
+def lets_go(journal: Journal) -> bool:
+    """Whether the next record is written by a call that lets go of the interpreter."""
+    called: list[str] = []
+    sys.setprofile(lambda frame, event, arg: called.append(getattr(arg, "__name__", "")))
+    put(journal, b"watched")
+    sys.setprofile(None)
+    return "write" in called
+
+
+@holding_only
+def test_a_writer_keeps_hold_of_the_interpreter_while_the_disk_is_quick(state_dir: Path) -> None:
+    """Where a sync takes long a write may, too: then other threads go on meanwhile."""
+    pauses = [0.6, 0.0]
+
+    def sync(fd: int) -> None:
+        os.fdatasync(fd)
+        time.sleep(pauses.pop(0))
+
+    journal = Journal(state_dir, "boot", seams=Seams(data_sync=sync))
+    assert journal.open() and lets_go(journal)
+    journal.hold_interpreter()
+    assert not lets_go(journal)
+    for busy in (True, False):
+        assert journal.sync()
+        assert lets_go(journal) is busy
+    assert read(state_dir, journal.id) == [b"watched"] * 4
+    journal.close()
+
+
+@holding_only
+def test_what_refuses_a_write_that_holds_the_interpreter_is_known(state_dir: Path) -> None:
+    """Nothing of the record is lost, and the trouble has the system's own words."""
+    import resource
+
+    journal = Journal(state_dir, "boot")
+    journal.hold_interpreter()
+    assert journal.open() and put(journal, b"one")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room, words in ((0, os.strerror(errno.EFBIG)), (10, "only a part of a record")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size + room, before[1]))
+        put(journal, b"waits for room")
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert journal.storage == "memory"
+        assert words in (journal.trouble or "")
+        assert journal.retry()
+    assert journal.storage == "disk"
+    assert read(state_dir, journal.id) == [b"one", b"waits for room", b"waits for room"]
+    journal.close()
 
 
 def test_an_event_has_a_key_of_its_own(state_dir: Path) -> None:
