@@ -30,6 +30,9 @@ TOOLS = {"click", "rich", "starlette", "uvicorn"}
 #: Writes and compiles the methods of its classes anew in each process.
 CLASSES = {"attr", "attrs"}
 
+#: Values of few programs: whoever tracks one has loaded its module.
+NUMBERS = {"decimal", "fractions"}
+
 #: Loaded with the first agent, and not before.
 RECORDING = {"filelock", "hashlib", "orjson", "platformdirs", "sqlite3"}
 
@@ -72,7 +75,7 @@ def loaded_by(code: str, *arguments: object) -> set[str]:
 def test_the_import_loads_verbs_and_options_only() -> None:
     """Neither the agent nor what it is made of, before somebody wants one."""
     loaded = loaded_by(IMPORT)
-    assert loaded & (NETWORK | TOOLS | CLASSES | RECORDING) == set()
+    assert loaded & (NETWORK | TOOLS | CLASSES | NUMBERS | RECORDING) == set()
     assert {name for name in loaded if name.startswith("heap_agent")} == {
         "heap_agent",
         "heap_agent._api",
@@ -95,7 +98,7 @@ def test_the_first_event_loads_nothing_that_delivers(tmp_path: Path) -> None:
     not_ours = loaded_by("import filelock\n")
     for _ in range(2):
         loaded = loaded_by(FIRST_EVENT, tmp_path / "state") - not_ours
-        assert loaded & (NETWORK | TOOLS | CLASSES | DELIVERY) == set()
+        assert loaded & (NETWORK | TOOLS | CLASSES | NUMBERS | DELIVERY) == set()
         assert "heap_agent._store.journal" in loaded
 
 

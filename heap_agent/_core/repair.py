@@ -27,17 +27,19 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime
-from decimal import Decimal
 from enum import Enum
-from fractions import Fraction
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from heap_agent._core import limits
 from heap_agent._core.encoder import dumps
 from heap_agent._core.events import Fault, Scalar
 from heap_agent.exceptions import InvalidCall
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+    from fractions import Fraction
 
 #: Every word that `Fault.kind` can be, and what it stands for.
 FAULT_KINDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -339,9 +341,9 @@ def _scalar(value: Any) -> Scalar:
         return _integer(int.__int__(value))
     if issubclass(kind, float):
         return _real(float.__float__(value))
-    if issubclass(kind, Decimal):
+    if _descends(kind, "decimal", "Decimal"):
         return _decimal(value)
-    if issubclass(kind, Fraction):
+    if _descends(kind, "fractions", "Fraction"):
         return _fraction(value)
     if issubclass(kind, date):
         return str.__str__(value.isoformat())
@@ -364,8 +366,8 @@ def _refusal(value: object) -> _LeftOut:
 
 
 def _descends(kind: type, module: str, name: str) -> bool:
-    # By name: neither `uuid` nor `pathlib` is for this room to import, since
-    # they reach for randomness and for files.
+    # By name: neither `uuid` nor `pathlib` is for this room to import, since they reach
+    # for randomness and for files; and each start would load what few programs use.
     return any(
         base.__name__ == name and base.__module__.partition(".")[0] == module
         for base in kind.__mro__
