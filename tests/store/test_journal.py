@@ -172,6 +172,35 @@ def test_a_writer_keeps_hold_of_the_interpreter_while_the_disk_is_quick(state_di
 
 
 @holding_only
+def test_threads_that_record_together_hardly_wait_for_each_other(state_dir: Path) -> None:
+    """Who queues for the lock is handed it without the interpreter: a switch or two a call."""
+    import resource
+
+    journal = Journal(state_dir, "boot")
+    assert journal.open()
+    journal.hold_interpreter()
+    begin = threading.Barrier(9)
+
+    def record() -> None:
+        begin.wait()
+        for _ in range(2_500):
+            put(journal, b"x" * 200)
+
+    threads = [threading.Thread(target=record) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    begin.wait()
+    for thread in threads:
+        thread.join()
+    waits = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
+
+    assert waits < 0.3 * 20_000
+    assert len(read(state_dir, journal.id)) == 20_000
+    journal.close()
+
+
+@holding_only
 def test_what_refuses_a_write_that_holds_the_interpreter_is_known(state_dir: Path) -> None:
     """Nothing of the record is lost, and the trouble has the system's own words."""
     import resource
