@@ -390,7 +390,7 @@ class Journal:
         From now on `put` does not let go of the interpreter while it writes, where
         that can be had.
         """
-        if self._write is os.write and self._write_holding is None:
+        if self._write is os.write:
             with undivided():
                 self._write_holding = system.holding_write()
             self._choose_write(busy=False)

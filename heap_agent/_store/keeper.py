@@ -148,14 +148,15 @@ class Keeper:
     # -- the loop: everything below runs on the thread --------------------------
 
     def _main(self) -> None:
-        wait = 0.0
+        wait, held = 0.0, False
         while True:
             words = self._inbox.wait(wait)
             if "stop" in words:
                 break
-            if wait:
+            if wait and not held:
                 # Not at once: what it loads would compete with the program's own start.
                 self._store.journal.hold_interpreter()
+                held = True
             began = time.monotonic()
             try:
                 self._tick(began, urgent="sync" in words)
