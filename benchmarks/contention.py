@@ -15,7 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data, yardsticks
+from benchmarks import data, server, yardsticks
 from benchmarks.apart import once
 from benchmarks.calls import timed_for
 from benchmarks.peers import OURS, Mode
@@ -45,7 +45,7 @@ def run() -> list[Row]:
         (what, cores, busy) for cores in (BOTH, ONE) for what in (AGENT, COMMIT) for busy in BUSY
     ]
     times: dict[tuple[str, str, int], list[int]] = {cell: [] for cell in cells}
-    with yardsticks.nobody_there() as endpoint:
+    with server.nobody_there() as endpoint:
         for _ in range(TURNS):
             for cell in chance.sample(cells, len(cells)):
                 times[cell] += once(_beside, *cell, endpoint)

@@ -130,7 +130,7 @@ def run() -> list[Row]:
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heap-agent-bench-")))
         variables = stack.enter_context(programs.environment())
-        nobody = "http://" + stack.enter_context(programs.nobody_there())
+        nobody = stack.enter_context(server.nobody_there())
         somebody = stack.enter_context(server.running()).url
         tasks = {
             Task("track at full speed, offline", _AT_FULL_SPEED, EVENTS, "event"): nobody,

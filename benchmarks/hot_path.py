@@ -40,7 +40,7 @@ def run() -> list[Row]:
     events = data.properties(CALLS)
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heap-agent-bench-")))
-        endpoint = stack.enter_context(yardsticks.nobody_there())
+        endpoint = stack.enter_context(server.nobody_there())
         agent = heap_agent.init("11", directory=base / "plain", endpoint=endpoint, at_exit=False)
         stack.callback(agent.shutdown, 0)
         known = heap_agent.Agent("11", directory=base / "known", endpoint=endpoint, at_exit=False)

@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import programs
+from benchmarks import programs, server
 from benchmarks.programs import Program, Usage
 from benchmarks.tables import Row
 from benchmarks.waiting import backlog
@@ -37,7 +37,7 @@ def run() -> list[Row]:
         full = stack.enter_context(backlog(QUEUED))
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heap-agent-bench-")))
         variables = stack.enter_context(programs.environment())
-        endpoint = "http://" + stack.enter_context(programs.nobody_there())
+        endpoint = stack.enter_context(server.nobody_there())
 
         def start(code: str, *arguments: str) -> Program:
             return stack.enter_context(programs.running(code, *arguments, variables=variables))

@@ -10,7 +10,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import programs
+from benchmarks import programs, server
 from benchmarks.tables import Row
 from benchmarks.waiting import backlog
 
@@ -33,7 +33,7 @@ def run() -> list[Row]:
         full = stack.enter_context(backlog(QUEUED))
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heap-agent-bench-")))
         variables = stack.enter_context(programs.environment())
-        address = stack.enter_context(programs.nobody_there())
+        endpoint = stack.enter_context(server.nobody_there())
 
         def start(code: str, *arguments: str) -> programs.Program:
             return stack.enter_context(programs.running(code, *arguments, variables=variables))
@@ -42,12 +42,10 @@ def run() -> list[Row]:
         started = {
             BARE: start(""),
             "imported": start("import heap_agent"),
-            "agent, nothing to send": start(programs.AGENT, f"{base}/a", f"http://{address}"),
-            "agent, an event it cannot send": start(recorded, f"{base}/b", f"http://{address}"),
-            "… by HTTPS": start(recorded, f"{base}/c", f"https://{address}"),
-            f"agent, {QUEUED:,} it cannot send": start(
-                programs.AGENT, str(full), f"http://{address}"
-            ),
+            "agent, nothing to send": start(programs.AGENT, f"{base}/a", endpoint),
+            "agent, an event it cannot send": start(recorded, f"{base}/b", endpoint),
+            "… by HTTPS": start(recorded, f"{base}/c", endpoint.replace("http:", "https:")),
+            f"agent, {QUEUED:,} it cannot send": start(programs.AGENT, str(full), endpoint),
         }
         early = {name: program.memory for name, program in started.items()}
         time.sleep(PATIENCE)

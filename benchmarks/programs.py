@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -46,16 +45,6 @@ def environment() -> Iterator[dict[str, str]]:
         # Once for all, so that nobody who is measured has to compile.
         subprocess.run([sys.executable, "-c", _EVERYTHING], env=kept, check=True)
         yield kept
-
-
-@contextmanager
-def nobody_there() -> Iterator[str]:
-    """
-    A port of this machine that refuses connections, and stays ours.
-    """
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @attrs.frozen

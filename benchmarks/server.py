@@ -134,6 +134,16 @@ def running() -> Iterator[Server]:
         process.join(10)
 
 
+@contextmanager
+def nobody_there() -> Iterator[str]:
+    """
+    The address of no server: a port of this machine that refuses, and stays ours.
+    """
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
 # What runs in the other process
 
 

@@ -18,7 +18,7 @@ from time import perf_counter
 
 import attrs
 
-from benchmarks import data, peers, programs
+from benchmarks import data, peers, programs, server
 from benchmarks.tables import Row
 from benchmarks.waiting import backlog
 
@@ -59,7 +59,7 @@ def run() -> list[Row]:
         full = stack.enter_context(backlog(QUEUED))
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heap-agent-bench-")))
         variables = stack.enter_context(programs.environment())
-        endpoint = "http://" + stack.enter_context(programs.nobody_there())
+        endpoint = stack.enter_context(server.nobody_there())
         starts = {
             BARE: Start("pass"),
             "import logging": Start("import logging"),

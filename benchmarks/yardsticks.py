@@ -6,7 +6,6 @@ to SQLite. And a server that is not there.
 from __future__ import annotations
 
 import os
-import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -95,13 +94,3 @@ def database(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, body BLOB NOT NULL)")
     return connection
-
-
-@contextmanager
-def nobody_there() -> Iterator[str]:
-    """
-    A port of this machine that refuses connections, and stays ours.
-    """
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
