@@ -114,9 +114,10 @@ def against(
     columns: Mapping[str, str],
     apart: str | None = None,
     by: str | None = None,
+    logarithmic: bool = False,
 ) -> None:
     """
-    Lines of µs against a column of counts, both axes logarithmic where that helps.
+    Lines of µs against a column of counts, which stand side by side.
 
     Args:
         rows: In the order of the counts.
@@ -125,6 +126,7 @@ def against(
         columns: Columns to draw, each with the style of its line.
         apart: A column whose values have a panel each.
         by: A column whose values have a line each.
+        logarithmic: Whether the µs are.
     """
     groups = _values(rows, apart)
     kinds = _values(rows, by)
@@ -132,7 +134,7 @@ def against(
     with matplotlib.rc_context(STYLE):
         figure, panels = _figure(len(groups), height=3.1)
         for axes, group in zip(panels, groups, strict=True):
-            axes.set_yscale("log")
+            axes.set_yscale("log" if logarithmic else "linear")
             for place, (kind, column) in enumerate(
                 (kind, column) for kind in kinds for column in columns
             ):
@@ -151,7 +153,9 @@ def against(
             axes.set_xlabel(across)
             axes.set_title(str(group) if apart else "")
             _plain(axes, "y")
-        panels[0].set_ylabel("µs, logarithmic")
+            if not logarithmic:
+                axes.set_ylim(bottom=0)
+        panels[0].set_ylabel("µs, logarithmic" if logarithmic else "µs")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if by else 6)
         _save(figure, path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import results, tables
+from benchmarks import goals, results, tables
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.results import Result
 from benchmarks.tables import Row
@@ -19,6 +19,15 @@ Made by `python -m benchmarks.report` from the JSON files beside this one; each 
 command that writes its file. What is measured, and what it does not show, stands in
 [../README.md](../README.md). The figures of one table come from one run, in which what is compared
 took turns. Ratios carry over to other machines; times do so less.
+"""
+
+#: What is shown of a run without orjson.
+WITHOUT = ("median µs", "p99 µs", "× floor")
+
+AIMS = """## What is aimed at
+
+Read from the tables below. What is not met is not left out.
+
 """
 
 
@@ -43,21 +52,47 @@ def page(found: Mapping[str, Result], drawn: Collection[str]) -> str:
     ordered = sorted(
         found, key=lambda name: (places.get(found[name]["benchmark"], len(places)), name)
     )
-    return "\n".join([HEAD, *(_section(name, found[name], name in drawn) for name in ordered)])
+    aims = goals.standing(found)
+    summary = [AIMS + tables.markdown(aims) + "\n"] if aims else []
+    sections = (
+        _section(name, found[name], found.get(f"{name}-stdlib"), has_picture=name in drawn)
+        for name in ordered
+        if name.removesuffix("-stdlib") == name or name.removesuffix("-stdlib") not in found
+    )
+    return "\n".join([HEAD, *summary, *sections])
 
 
-def _section(name: str, result: Result, has_picture: bool) -> str:
+def _section(name: str, result: Result, without: Result | None, *, has_picture: bool) -> str:
     title = str(result["title"])
     if result["encoder"] != "orjson":
         title += ", without orjson"
+    runs = [result] if without is None else [result, without]
+    rows = result["rows"] if without is None else _beside(result["rows"], without["rows"])
     parts = [
         f"## {title[0].upper()}{title[1:]}",
-        f"`{results.command(result)}`",
+        ", ".join(f"`{results.command(run)}`" for run in runs),
         *([f"![{title}]({name}.svg)"] if has_picture else []),
-        tables.markdown(result["rows"]),
-        f"{results.circumstances(result)}.",
+        tables.markdown(rows),
+        *(f"{results.circumstances(run)}." for run in runs),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _beside(rows: Sequence[Row], without: Sequence[Row]) -> list[Row]:
+    """
+    Rows, and in each what the same row was in a run without orjson.
+    """
+    others = {next(iter(row.values())): row for row in without}
+    return [
+        {
+            **row,
+            **{
+                f"{column} without orjson": others.get(next(iter(row.values())), {}).get(column)
+                for column in WITHOUT
+            },
+        }
+        for row in rows
+    ]
 
 
 def draw(found: Mapping[str, Result], folder: Path) -> set[str]:
@@ -92,6 +127,7 @@ def draw(found: Mapping[str, Result], folder: Path) -> set[str]:
                     columns={"median µs": "--", "p99 µs": "-"},
                     apart="on",
                     by="what",
+                    logarithmic=True,
                 )
             case "backlog":
                 timed = [column for column in rows[0] if " µs" in column]

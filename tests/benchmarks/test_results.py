@@ -59,6 +59,20 @@ def test_the_page_has_each_table_with_its_command() -> None:
     assert "(delivery.svg)" in page and "(hot-path.svg)" not in page
 
 
+def test_a_run_without_orjson_stands_beside_the_one_with_it() -> None:
+    """Row by row, in columns of its own; alone it has a table of its own."""
+    timed: list[Row] = [{"what": "track", "median µs": 4.0, "p99 µs": 9.0, "× floor": 2.5}]
+    slower: list[Row] = [{"what": "track", "median µs": 8.0, "p99 µs": 19.0, "× floor": 1.25}]
+    with_it = {**results.of("hot-path", "hot path", timed, compares=False), "encoder": "orjson"}
+    without = {**results.of("hot-path", "hot path", slower, compares=False), "encoder": "json"}
+
+    page = report.page({"hot-path": with_it, "hot-path-stdlib": without}, set())
+    assert page.count("## Hot path") == 1
+    assert "| track | 4.00 | 9.00 | 2.50 | 8.00 | 19.0 | 1.25 |" in page
+    assert "--stdlib --save`" in page
+    assert "## Hot path, without orjson" in report.page({"hot-path-stdlib": without}, set())
+
+
 def test_a_row_that_sums_up_is_not_drawn() -> None:
     """Counts are read as people write them; what is no count is left to the table."""
     rows: list[Row] = [{"rows": "1,000", "put µs": 2.0}, {"rows": 10_000, "put µs": 2.1}]
