@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trials
 from hypothesis import HealthCheck, settings
 
 from heap_agent import Agent
@@ -30,6 +31,32 @@ settings.load_profile("untimed")
 # that it starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    """What a run needs to be repeated."""
+    return f"dice: {trials.SEED}{', thrown long' if trials.LONG else ''}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures that tests have told, a line for each test."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    told = {
+        report.nodeid: report.user_properties
+        for report in reports
+        if getattr(report, "when", "") == "call" and report.user_properties
+    }
+    if told:
+        terminalreporter.section("figures")
+    for test, figures in sorted(told.items()):
+        told_of = ", ".join(f"{name} {value}" for name, value in figures)
+        terminalreporter.write_line(f"{test.partition('tests/')[2] or test}: {told_of}")
+
+
+@pytest.fixture(name="figure")
+def _figure(record_property: Callable[[str, object], None]) -> Callable[[str, object], None]:
+    """Tells a figure, such as how many rounds there were, at the end of the run."""
+    return lambda name, value: record_property(name, f"{value:,}" if type(value) is int else value)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ usual run sends a tenth of it.
 from __future__ import annotations
 
 import json
-import os
 import random
 import socket
 import threading
@@ -22,6 +21,7 @@ from typing import Any
 
 import attrs
 import pytest
+import trials
 
 from heap_agent._core import limits
 from heap_agent._server.line import Seams
@@ -31,7 +31,7 @@ from heap_agent._tools.bulk_source import open_source
 from heap_agent.server import ServerClient
 from heap_agent.testing import FakeClock
 
-ROWS = int(os.environ.get("HEAP_AGENT_TORTURE_ROWS", "100000"))
+ROWS = trials.tries(100_000, 1_000_000)
 
 FIELDS = Kind(
     ("event", "identity", "user_id", "timestamp", "idempotency_key", "session_id"),

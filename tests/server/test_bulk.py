@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 
 import attrs
 import pytest
+import trials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from heap_agent._server.bulk import REFUSED_IN_A_ROW, Bulk, GiveUp, Idle, Send, 
 from heap_agent._server.items import Encoded
 
 #: Of the longest back-fill here.
-ROWS = int(os.environ.get("HEAP_AGENT_TORTURE_ROWS", "100000"))
+ROWS = trials.tries(100_000, 1_000_000)
 
 OK = Outcome(Answer.ACCEPTED, status=200)
 BAD = Outcome(Answer.REJECTED, status=400, reason="HTTP 400: bad")
