@@ -48,7 +48,7 @@ def equation(books: outlook.Books) -> tuple[int, int]:
 
 def balanced(what: Agent | Store) -> None:
     """The store is sound, and the equation holds."""
-    assert what.check() == []
+    assert (found := what.check()) == [], found
     if isinstance(what, Agent):
         assert what.status().balanced
     else:

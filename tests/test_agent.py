@@ -1107,13 +1107,17 @@ def spoil(directory: Path) -> None:
     path.write_bytes(b"no database at all" * 500)
 
 
-def test_a_damaged_database_shows_in_the_status(start: MakeAgent, tmp_path: Path) -> None:
-    """Recording goes on, and whoever asks is told what does not."""
+def test_a_damaged_database_is_replaced(start: MakeAgent, tmp_path: Path) -> None:
+    """A new one takes its place, which the status tells; the damaged one is kept."""
     start(check=False).shutdown(0)
     spoil(tmp_path / "state")
-    agent = start(check=False)
+    agent = start()
     agent.track("e")
-    assert "the queue cannot be used now: file is not a database" in agent.status().problems
+    assert agent.status().repaired_by == {"queue": 1}
+    assert {path.name for path in (tmp_path / "state").glob("queue-*.db")} == {
+        "queue-1.db",
+        "queue-2.db",
+    }
 
 
 def test_consent_outlives_a_damaged_database(start: MakeAgent, tmp_path: Path) -> None:
@@ -1144,6 +1148,9 @@ def test_nobody_inherits_a_user_that_cannot_be_read(start: MakeAgent, tmp_path: 
     spoil(tmp_path / "state")
     again = start(check=False)
     assert again.identity is None
+    # What the journals say is known all the same.
+    assert again.user_id not in (first, None)
+    again.new_visitor()
     assert again.user_id not in (first, second, None)
 
 

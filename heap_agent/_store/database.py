@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
@@ -50,7 +50,8 @@ CREATE TABLE dead (
     status INTEGER, reason TEXT NOT NULL, died INTEGER NOT NULL);
 CREATE TABLE facet (
     name TEXT PRIMARY KEY, value TEXT NOT NULL, boot INTEGER NOT NULL,
-    clock INTEGER NOT NULL, writer TEXT NOT NULL, sequence INTEGER NOT NULL);
+    clock INTEGER NOT NULL, writer TEXT NOT NULL, sequence INTEGER NOT NULL,
+    crc INTEGER NOT NULL);
 CREATE TABLE position (
     journal TEXT NOT NULL, part INTEGER NOT NULL, offset INTEGER NOT NULL,
     PRIMARY KEY (journal, part));
@@ -107,6 +108,14 @@ _BY_TEXT: Final = {
     "database or disk is full": Trouble.FULL,
     "malformed": Trouble.CORRUPT,
     "not a database": Trouble.CORRUPT,
+    # No statement of ours meets these, unless the tables are not what it made them.
+    "no such table": Trouble.CORRUPT,
+    "no such column": Trouble.CORRUPT,
+    "has no column named": Trouble.CORRUPT,
+    "already exists": Trouble.CORRUPT,
+    "constraint failed": Trouble.CORRUPT,
+    "Could not decode to UTF-8": Trouble.CORRUPT,
+    "integer overflow": Trouble.CORRUPT,
 }
 
 
@@ -128,6 +137,7 @@ class Database:
     Args:
         path: The file, created (0600) where it is missing; None for a database
             in memory, which lives as long as this object.
+        logged: With a write-ahead log; without one it is a single file when it is closed.
         migrations: Statements by version; a test may pass others.
 
     Raises:
@@ -135,8 +145,15 @@ class Database:
             a newer version (then it has not been touched).
     """
 
-    def __init__(self, path: Path | None, *, migrations: dict[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        logged: bool = True,
+        migrations: dict[int, str] | None = None,
+    ) -> None:
         self.path = path
+        self._logged = logged and path is not None
         self._lock = threading.RLock()
         self._depth = 0
         self._migrations = MIGRATIONS if migrations is None else migrations
@@ -258,7 +275,7 @@ class Database:
         version = execute("PRAGMA user_version").fetchone()[0]
         newest = max(self._migrations) + 1
         execute("PRAGMA auto_vacuum=FULL")
-        if self.path is not None:
+        if self._logged:
             mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]
             if mode != "wal":
                 raise DatabaseTrouble(
@@ -326,7 +343,7 @@ class Database:
             finally:
                 self._depth = 0
 
-    def execute_many(self, sql: str, rows: Sequence[Row]) -> int:
+    def execute_many(self, sql: str, rows: Iterable[Row]) -> int:
         """
         One statement for many rows, inside a transaction of the caller's.
 
@@ -404,6 +421,14 @@ class Database:
             connection.close()
 
 
+def remove_database(path: Path) -> None:
+    """
+    Remove a database that nobody has open, and what SQLite has put beside it.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        system.unlink_quietly(path.with_name(path.name + suffix))
+
+
 def remember(execute: Callable[..., sqlite3.Cursor], name: str, text: str) -> None:
     """
     Write a memo. Where it stands already it is changed there: to replace a row is to
@@ -418,12 +443,18 @@ class Reader:
     A look at the database from outside: read-only, one transaction, then gone.
     Used in a ``with`` statement; a fork waits for its end.
 
+    Args:
+        path: The file.
+        damaged: Whatever its version, as far as it can be read. Text that is no UTF-8
+            comes as bytes.
+
     Raises:
         DatabaseTrouble: There is no readable database.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, damaged: bool = False) -> None:
         self._path = path
+        self._damaged = damaged
         self._open = ExitStack()
 
     def __enter__(self) -> Reader:
@@ -433,13 +464,19 @@ class Reader:
                 self._connection = opening.enter_context(closing(self._connect()))
             except sqlite3.Error as error:
                 raise _translate(error) from error
-            version = self.query("PRAGMA user_version")[0][0]
-            if version == 0:
-                raise DatabaseTrouble(Trouble.EMPTY, "the queue is just being created")
-            if version > SCHEMA_VERSION:
-                raise DatabaseTrouble(Trouble.NEWER, f"the queue has schema {version}")
+            if self._damaged:
+                self._connection.text_factory = _text_or_bytes
+            else:
+                self._refuse_other_versions()
             self._open = opening.pop_all()
         return self
+
+    def _refuse_other_versions(self) -> None:
+        version = self.query("PRAGMA user_version")[0][0]
+        if version == 0:
+            raise DatabaseTrouble(Trouble.EMPTY, "the queue is just being created")
+        if version > SCHEMA_VERSION:
+            raise DatabaseTrouble(Trouble.NEWER, f"the queue has schema {version}")
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -483,3 +520,21 @@ class Reader:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise _translate(error) from error
+
+    @contextmanager
+    def reading(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Iterator[Row]]:
+        """
+        Rows of a SELECT one by one, as many as can be read.
+        """
+        try:
+            with closing(self._connection.execute(sql, parameters)) as rows:
+                yield rows
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value

@@ -95,6 +95,10 @@ def _ranges(ids: Collection[int]) -> list[tuple[int, int]]:
     return found
 
 
+def _dropped(counts: Counter[str]) -> int:
+    return sum(value for name, value in counts.items() if name.startswith(DROPPED))
+
+
 def damaged_rows(source: Database | Reader) -> list[str]:
     """
     Rows that are not what was written, a sentence each.
@@ -536,9 +540,8 @@ class EventQueue:
             both = self.database.query("SELECT id FROM entry WHERE id IN (SELECT id FROM dead)")
             found += [f"row {row[0]} is queued and dead" for row in both]
             counts = self.counts()
-            dropped = sum(value for name, value in counts.items() if name.startswith(DROPPED))
-            kept = self.count() + counts[DELIVERED] + self.dead_count() + dropped
-            if counts[RECORDED] != kept:
+            if counts[RECORDED] != self._kept(counts):
+                dropped = _dropped(counts)
                 found.append(
                     f"the books do not balance: recorded {counts[RECORDED]}, "
                     f"queued {self.count()}, delivered {counts[DELIVERED]}, "
@@ -549,7 +552,35 @@ class EventQueue:
                 found.append(f"row {newest} has an id that was not given out yet")
         return found
 
+    def settle_books(self) -> int:
+        """
+        Make the books true again after damage: what they miss was an event that is lost;
+        what they have too many of has been recorded.
+
+        Returns:
+            How many events were lost.
+        """
+        with self.database.transact():
+            newest = self._single(
+                "SELECT max((SELECT coalesce(max(id), 0) FROM entry), "
+                "(SELECT coalesce(max(id), 0) FROM dead))"
+            )
+            counts = self.counts()
+            missing = counts[RECORDED] - self._kept(counts)
+            self.add(
+                {
+                    DROPPED + "damaged": max(0, missing),
+                    RECORDED: max(0, -missing),
+                    _NEXT_ID: max(0, newest + 1 - self._counter(_NEXT_ID)) if newest else 0,
+                }
+            )
+            return max(0, missing)
+
     # -- inside --
+
+    def _kept(self, counts: Counter[str]) -> int:
+        """What became of all that was recorded."""
+        return self.count() + counts[DELIVERED] + self.dead_count() + _dropped(counts)
 
     def _victims(self, kinds: Sequence[Kind]) -> list[tuple[int, int]]:
         places = ",".join(str(int(kind)) for kind in kinds)
@@ -587,10 +618,7 @@ class EventQueue:
                 execute("DELETE FROM dead WHERE id = ?", (id,))
             # What kind of row it was can no longer be trusted; the books can be
             # asked instead: whatever they miss now was an event.
-            counts = self.counts()
-            dropped = sum(value for name, value in counts.items() if name.startswith(DROPPED))
-            kept = self.count() + counts[DELIVERED] + self.dead_count() + dropped
-            self.add({DROPPED + "damaged": max(0, counts[RECORDED] - kept)})
+            self.settle_books()
 
     def _counter(self, name: str) -> int:
         rows = self.database.query("SELECT value FROM counter WHERE name = ?", (name,))

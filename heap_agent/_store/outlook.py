@@ -58,8 +58,28 @@ def database_path(directory: Path) -> Path:
 
 
 def _database_among(names: Iterable[str]) -> str:
-    found = [match for name in names if (match := _DATABASE.match(name))]
-    return max(found, key=lambda match: int(match[1]))[0] if found else "queue-1.db"
+    return max(filter(_DATABASE.match, names), key=_generation, default="queue-1.db")
+
+
+def generations(directory: Path) -> list[Path]:
+    """
+    The databases of a directory, the one in force last.
+    """
+    names = filter(_DATABASE.match, os.listdir(directory))
+    return [directory / name for name in sorted(names, key=_generation)]
+
+
+def next_generation(path: Path) -> Path:
+    """
+    Where the successor of a database belongs.
+    """
+    return path.with_name(f"queue-{_generation(path.name) + 1}.db")
+
+
+def _generation(name: str) -> int:
+    match = _DATABASE.match(name)
+    assert match is not None
+    return int(match[1])
 
 
 def fingerprint(machine: str) -> str:

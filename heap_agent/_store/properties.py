@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
+from zlib import crc32
 
 from heap_agent._core import limits
 from heap_agent._core.encoder import dumps, loads
@@ -47,30 +48,38 @@ class Queryable(Protocol):
 
 def load_state(source: Queryable) -> State:
     """
-    The facets as of the last absorbed record. SQLite has no checksums: what cannot
-    be understood is left out.
+    The facets as of the last absorbed record. SQLite has no checksums, facets have: one
+    that is not what was written is left out.
     """
     return State({name: facet for _, name, facet in _facets(source) if facet is not None})
 
 
 def _facets(source: Queryable) -> Iterator[tuple[int, str, Facet | None]]:
     # As bytes: SQLite would refuse a whole table for one that is no UTF-8.
-    for rowid, name, value, *at in source.query(
-        "SELECT rowid, CAST(name AS BLOB), CAST(value AS BLOB), boot, clock, writer, sequence "
-        "FROM facet"
+    for rowid, name, value, boot, clock, writer, sequence, crc in source.query(
+        "SELECT rowid, CAST(name AS BLOB), CAST(value AS BLOB), boot, clock, "
+        "CAST(writer AS BLOB), sequence, crc FROM facet"
     ):
-        text = name.decode("utf-8", "replace")
-        yield rowid, text, _facet(text, value, Moment(*at))
+        text, by = (raw.decode("utf-8", "replace") for raw in (name, writer))
+        sound = _facet_row(text, value, (boot, clock, by, sequence))[-1] == crc
+        yield rowid, text, _facet(text, value, Moment(boot, clock, by, sequence), sound)
 
 
-def _facet(name: str, value: bytes, at: Moment) -> Facet | None:
-    if [*map(type, at)] != [int, int, str, int]:
-        return None
+def _facet(name: str, value: bytes, at: Moment, sound: bool) -> Facet | None:
     try:
-        return Facet(json.loads(value), at)
+        if sound:
+            return Facet(json.loads(value), at)
     except ValueError:
-        # Whatever was said about consent, only a clear word gives it.
-        return Facet(False, at) if is_consent(name) else None
+        pass
+    # Whatever was said about consent, only a clear word gives it.
+    whole = [*map(type, at)] == [int, int, str, int]
+    return Facet(False, at) if whole and is_consent(name) else None
+
+
+def _facet_row(name: str, value: bytes, at: Iterable[object]) -> Row:
+    """What is written of a facet, with its checksum."""
+    columns = name, value.decode("utf-8", "replace"), *at
+    return *columns, crc32(repr(columns).encode())
 
 
 class Properties:
@@ -109,10 +118,10 @@ class Properties:
         for name in obsolete.union(names):
             if name in state.facets:
                 value, at = state.facets[name]
-                rows.append((name, json.dumps(value), *at))
+                rows.append(_facet_row(name, json.dumps(value).encode(), at))
             else:
                 gone.append((name,))
-        self._database.execute_many("REPLACE INTO facet VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._database.execute_many("REPLACE INTO facet VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         self._database.execute_many("DELETE FROM facet WHERE name = ?", gone)
 
     # -- joining anonymous users --

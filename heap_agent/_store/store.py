@@ -34,13 +34,14 @@ from heap_agent._store import outlook, system
 from heap_agent._store import parts as files
 from heap_agent._store.absorb import BATCH, Absorbed, Request
 from heap_agent._store.bell import Bell
-from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, Trouble
+from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, Trouble, remove_database
 from heap_agent._store.event_queue import DROPPED, RECORDED
 from heap_agent._store.journal import Journal, Seams, is_held_here
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.memory import Memory
 from heap_agent._store.owner import OWNER_LOCK, HeldLock, try_lock
 from heap_agent._store.reserve import Reserve
+from heap_agent._store.salvage import salvage
 
 _log = logging.getLogger("heap_agent.store")
 
@@ -53,6 +54,10 @@ _HANDLER_PATIENCE: Final = 1.0
 
 #: Seconds between two lines in the log about dropped events.
 _LOG_DROPS_EVERY: Final = 60.0
+
+#: Seconds that a salvaged database is left alone, whatever SQLite says of it: what comes
+#: back at once is no damage of the file.
+_SALVAGE_EVERY: Final = 3_600.0
 
 #: Records that are absorbed at once while the disk is full.
 _LITTLE: Final = 200
@@ -126,6 +131,10 @@ class Store:
         self._in_trouble_since: float | None = None
         self._pressed = False  # the disk is full and the reserve has been given up
         self._schema_is_newer = False
+        self._to_check = False  # the machine was started anew, or SQLite complains
+        self._accused = 0  # how often SQLite has called the database damaged
+        self._salvaged: float | None = None
+        self._state_is_lost = False
         self._replacing = False  # files that somebody removed
         self._to_erase = False  # the log may hold what no copy may stay of
         self._dropped = 0  # events, not yet told
@@ -173,12 +182,13 @@ class Store:
             self._held = try_lock(directory / OWNER_LOCK)
         if self._held is None:
             return False
-        self.ledger = Ledger.open(
-            outlook.database_path(directory),
-            boot_id=self.clock.boot_id,
-            own_journal=lambda: self.journal.id,
-            earlier_boots=files.boots(directory),
-        )
+        try:
+            self.ledger = self._open_ledger(directory)
+        except DatabaseTrouble as error:
+            if error.trouble is not Trouble.CORRUPT or not self._salvage(directory, str(error)):
+                raise
+            self.ledger = self._open_ledger(directory)
+        self._to_check |= self.ledger.timeline.is_new_boot
         if self.ledger.damaged:
             _log.warning("%d values of the state were damaged on the disk", self.ledger.damaged)
         # Before anything is frozen: the clock may have been set since the last owner
@@ -190,6 +200,14 @@ class Store:
             # An earlier owner gave it up, and there is still no room for it.
             self._press()
         return True
+
+    def _open_ledger(self, directory: Path) -> Ledger:
+        return Ledger.open(
+            outlook.database_path(directory),
+            boot_id=self.clock.boot_id,
+            own_journal=lambda: self.journal.id,
+            earlier_boots=files.boots(directory),
+        )
 
     def close(self) -> int:
         """
@@ -484,6 +502,8 @@ class Store:
         readers, and for room.
         """
         assert self._reserve is not None
+        if self._to_erase:
+            self._remove_old_generations()
         if self._to_erase and self._reserve.free > 2 * ledger.database.bytes:
             self._to_erase = not ledger.database.rewrite()
 
@@ -613,6 +633,16 @@ class Store:
                 found = self.measure()
         self._cap_journal(found)
 
+    def _remove_old_generations(self) -> bool:
+        """
+        Remove what was kept of a damaged database, in case somebody wants to look at it.
+        """
+        assert self.directory is not None
+        old = outlook.generations(self.directory)[:-1]
+        for path in old:
+            remove_database(path)
+        return bool(old)
+
     def _cap_journal(self, found: Measured | None = None) -> None:
         if self.journal.full:
             # What was read of it stands in the queue, too, until it is unlinked.
@@ -666,6 +696,8 @@ class Store:
             # However much of the journals has been read.
             return 0
         kept = self._kept(ledger)
+        if kept > self.bounds.crowded and self._remove_old_generations():
+            kept = self._kept(ledger)
         if kept <= self.bounds.crowded:
             return 0
         over = kept - self.bounds.target
@@ -704,6 +736,9 @@ class Store:
         """
         self.trouble = str(error)
         self._log_once("the queue cannot be used now, recording goes on: %s", self.trouble)
+        if error.trouble is Trouble.CORRUPT:
+            self._accused += 1
+            self._to_check = True
         if self._reserve is None or self.directory is None:
             return
         # SQLite calls a quota an I/O error; what a plain file meets is the truth.
@@ -764,6 +799,75 @@ class Store:
             return True
         return False
 
+    # -- damage --
+
+    def _check_ledger(self, directory: Path) -> None:
+        """
+        See whether the database is sound: once after the machine was started, since a
+        power cut or a card that is worn out may have damaged it, and when SQLite says so.
+        """
+        self._to_check = False
+        found = self._damage()
+        if found or self._accused:
+            # A dying card says "malformed" of files that are sound: it is opened anew.
+            self._close_ledger()
+            self.try_to_own()
+            found = self._damage()
+        if found or self._accused > 1:
+            self._close_ledger()
+            self._salvage(directory, *found[:1])
+            self.try_to_own()
+
+    def _damage(self) -> list[str]:
+        """
+        What is wrong with the database; the books of a sound one are put right.
+        """
+        try:
+            found = [] if self.ledger is None else self.ledger.database.damage()
+            if self.ledger is not None and not found:
+                self.ledger.queue.settle_books()
+        except DatabaseTrouble as error:
+            if error.trouble is Trouble.CORRUPT:
+                return [str(error)]
+            # The disk refuses: asked again with the next look.
+            self._to_check = True
+            return []
+        return found
+
+    def _close_ledger(self) -> None:
+        ledger, self.ledger = self.ledger, None
+        if ledger is not None:
+            with suppress(DatabaseTrouble):
+                ledger.close()
+
+    def _salvage(self, directory: Path, why: str = "SQLite says so") -> bool:
+        """
+        Build a new generation of the database, if the disk can be trusted to take it.
+        """
+        now = time.monotonic()
+        if self._salvaged is not None and now - self._salvaged < _SALVAGE_EVERY:
+            return False
+        if system.probe_error(directory) is not None:
+            return False
+        try:
+            done = salvage(directory)
+        except DatabaseTrouble as error:
+            self._note(error)
+            return False
+        self._salvaged, self._accused = now, 0
+        if not done.state_is_whole:
+            # Who is in force is not known any more: nobody is taken for somebody else.
+            self.forget_first_users()
+            self._state_is_lost = True
+        _log.error(
+            "the queue was damaged (%s): %d rows were carried over to %s, %d events are lost",
+            why,
+            done.rows,
+            done.path.name,
+            done.lost,
+        )
+        return True
+
     # -- memory mode --
 
     @property
@@ -783,11 +887,15 @@ class Store:
         nowhere, without an error.
 
         Args:
-            restate: Records anew what is in force; called if that was so.
+            restate: Records anew what is in force; called if that was so, or if the
+                state could not be salvaged.
 
         Returns:
-            Whether that was so.
+            Whether somebody has removed files.
         """
+        if self._state_is_lost:
+            self._state_is_lost = False
+            restate()
         if self.directory is None or not self._files_are_gone():
             return False
         self._replacing = True
@@ -832,6 +940,8 @@ class Store:
             patience: Seconds that the disk must have refused before that.
         """
         with self._work:
+            if self._to_check and self.directory is not None:
+                self._check_ledger(self.directory)
             if self._pressed:
                 self._room_again()
             if self.journal.storage == "disk":

@@ -226,6 +226,20 @@ def choose_sync(source: object = os, platform: str = sys.platform) -> Callable[[
 data_sync: Final[Callable[[int], None]] = choose_sync()
 
 
+def file_sync(path: Path) -> None:
+    """
+    Put a closed file's data on stable storage.
+
+    Raises:
+        OSError: It is missing, or the disk refuses.
+    """
+    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        data_sync(fd)
+    finally:
+        os.close(fd)
+
+
 def directory_sync(path: Path, *, supported: bool = POSIX) -> None:
     """
     Put a directory's entries on stable storage: files made, renamed, removed.
@@ -322,7 +336,7 @@ def _tighten(target: Path, created: bool) -> None:
             target.chmod(0o700)
 
 
-def open_private(path: Path, flags: int) -> int:
+def open_private(path: Path | str, flags: int) -> int:
     """
     Open a file that only this user may read.
 

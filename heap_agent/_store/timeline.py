@@ -44,6 +44,8 @@ class Timeline:
         self._repaired = 0
         self._saved: tuple[object, ...] = ()
         self.knowledge = clock.begin_boot(known, boot_id, earlier)
+        #: Whether nobody has opened this database since the machine was started.
+        self.is_new_boot = self.boot not in known.boots
         if self.knowledge.boots != known.boots:
             # Not with each start: a commit waits for the disk.
             self.save()

@@ -627,10 +627,9 @@ def test_ctrl_c_ends_a_flush_quietly(command: Command, tmp_path: Path, place: Pa
     assert command("status", "--directory", place, "--json").json["queued"] == 1
 
 
-@pytest.mark.parametrize("harm", ["damaged", "newer"])
-def test_flush_says_why_a_queue_cannot_be_read(command: Command, place: Path, harm: str) -> None:
+def test_flush_says_why_a_queue_cannot_be_read(command: Command, place: Path) -> None:
     """Waiting longer would not help."""
-    spoil(command, place, harm)
+    make_newer(command, place)
     result = command("flush", "--directory", place)
     assert result.code == 1
     assert "the queue cannot be " in result.sentence
@@ -639,17 +638,19 @@ def test_flush_says_why_a_queue_cannot_be_read(command: Command, place: Path, ha
 # -- forget ----------------------------------------------------------------------------
 
 
-def spoil(command: Command, place: Path, harm: str) -> None:
-    """A directory whose database nobody can use."""
+def make_newer(command: Command, place: Path) -> None:
+    """A directory whose database a later version has written."""
+    with sqlite3.connect(used(command, place)) as database:
+        database.execute("PRAGMA user_version = 999")
+    database.close()
+
+
+def used(command: Command, place: Path) -> Path:
+    """The database of a directory that has been used."""
     command("track", "Ordered", "--directory", place, "--app-id", 11)
     command("flush", "--directory", place, "--endpoint", "http://127.0.0.1:9")
     (queue,) = place.glob("queue-*.db")
-    if harm == "damaged":
-        queue.write_bytes(b"no database at all" * 1000)
-        return
-    with sqlite3.connect(queue) as database:
-        database.execute("PRAGMA user_version = 999")
-    database.close()
+    return queue
 
 
 def test_forget_where_all_is_off_fails(command: Command, place: Path) -> None:
@@ -662,10 +663,18 @@ def test_forget_where_all_is_off_fails(command: Command, place: Path) -> None:
     assert result.json["forgotten"] is False
 
 
-@pytest.mark.parametrize("harm", ["damaged", "newer"])
-def test_forget_says_why_it_is_not_done(command: Command, place: Path, harm: str) -> None:
+def test_forget_leaves_no_damaged_queue(command: Command, place: Path) -> None:
+    """What is kept of a damaged database must not outlive a user who is forgotten."""
+    queue = used(command, place)
+    queue.write_bytes(b"no database at all" * 1000)
+    result = command("forget", "--identity", "alice", "--yes", "--directory", place)
+    assert result.code == 0
+    assert [path.name for path in place.glob("queue-*.db")] == ["queue-2.db"]
+
+
+def test_forget_says_why_it_is_not_done(command: Command, place: Path) -> None:
     """Where no agent runs, it is not the agent that has not answered."""
-    spoil(command, place, harm)
+    make_newer(command, place)
     result = command("forget", "--identity", "alice", "--yes", "--directory", place)
     assert result.code == 1
     assert "the queue cannot be " in result.sentence
