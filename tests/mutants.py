@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from heap_agent._store import rows
 from heap_agent._store.database import Database
+from heap_agent._store.event_queue import EventQueue
 
 
 def _absorb_commits_with_normal() -> None:
@@ -26,8 +28,20 @@ def _absorb_commits_with_normal() -> None:
     Database._configure = broken  # type: ignore[method-assign]
 
 
+def _rows_without_checksums() -> None:
+    """Whatever stands in a row is sent."""
+    rows.crc32 = lambda data: 0  # type: ignore[attr-defined]
+
+
+def _books_that_are_not_put_right() -> None:
+    """What damage has taken is not counted."""
+    EventQueue.settle_books = lambda self: 0  # type: ignore[method-assign]
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
+    "rows without checksums": _rows_without_checksums,
+    "books that are not put right": _books_that_are_not_put_right,
 }
 
 

@@ -432,7 +432,6 @@ def check(directory: Path) -> list[str]:
         return []
     try:
         with Reader(path) as reader:
-            found = [str(row[0]) for row in reader.query("PRAGMA quick_check")]
-            return ([] if found == ["ok"] else found) + damaged_rows(reader)
+            return reader.damage() + damaged_rows(reader)
     except DatabaseTrouble as error:
         return [str(error)]

@@ -60,7 +60,8 @@ def _facets(source: Queryable) -> Iterator[tuple[int, str, Facet | None]]:
         "SELECT rowid, CAST(name AS BLOB), CAST(value AS BLOB), boot, clock, "
         "CAST(writer AS BLOB), sequence, crc FROM facet"
     ):
-        text, by = (raw.decode("utf-8", "replace") for raw in (name, writer))
+        text, by = (bytes(raw or b"").decode("utf-8", "replace") for raw in (name, writer))
+        value = value or b""
         sound = _facet_row(text, value, (boot, clock, by, sequence))[-1] == crc
         yield rowid, text, _facet(text, value, Moment(boot, clock, by, sequence), sound)
 
@@ -296,7 +297,7 @@ class Properties:
         self._database.execute_many(
             "REPLACE INTO user_property VALUES (?, ?, ?, ?, 0, ?, ?)",
             [
-                (actor.app_id, owner, name, _text(value), *_when(entry))
+                (actor.app_id, owner, name, _text(name, value), *_when(entry))
                 for name, value in properties.items()
                 if name not in known or known[name][2] <= _when(entry)
             ],
@@ -334,7 +335,10 @@ class Properties:
                 "DELETE FROM user_property WHERE app_id = ? AND owner = ?",
                 (app_id, _held(user_id)),
             )
-        return {name: _value(text) for name, text in rows}
+        values = {name: _value(name, text) for name, text in rows}
+        sound = {name: value for name, value in values.items() if value is not None}
+        self._queue.add({UNREADABLE: len(values) - len(sound)})
+        return sound
 
     def _remember(
         self, actor: Actor, properties: Mapping[str, Scalar], entry: Entry
@@ -346,7 +350,7 @@ class Properties:
         known = self._known_values(actor.app_id, owner)
         changed = {}
         for name, value in properties.items():
-            text = _text(value)
+            text = _text(name, value)
             before = known.get(name)
             if before is not None:
                 if before[2] > _when(entry):
@@ -359,7 +363,7 @@ class Properties:
         self._database.execute_many(
             "REPLACE INTO user_property VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (actor.app_id, owner, name, _text(value), entry.wall, *_when(entry))
+                (actor.app_id, owner, name, _text(name, value), entry.wall, *_when(entry))
                 for name, value in changed.items()
             ],
         )
@@ -454,10 +458,15 @@ def _when(entry: Entry) -> tuple[int, int]:
     return entry.boot, entry.boot_clock
 
 
-def _text(value: Scalar) -> str:
-    return dumps({"": value}).decode()
+def _text(name: str, value: Scalar) -> str:
+    """What is written of a property, behind its checksum."""
+    text = dumps({name: value}).decode()
+    return f"{crc32(text.encode()):08x}{text}"
 
 
-def _value(text: str) -> Scalar:
-    value: Scalar = loads(text.encode())[""]
+def _value(name: str, text: object) -> Scalar | None:
+    """None where it is not what was written."""
+    if not isinstance(text, str) or text[:8] != f"{crc32(text[8:].encode()):08x}":
+        return None
+    value: Scalar | None = loads(text[8:].encode()).get(name)
     return value

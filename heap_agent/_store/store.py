@@ -132,7 +132,8 @@ class Store:
         self._pressed = False  # the disk is full and the reserve has been given up
         self._schema_is_newer = False
         self._to_check = False  # the machine was started anew, or SQLite complains
-        self._accused = 0  # how often SQLite has called the database damaged
+        self._accused = 0  # how often somebody has called the database damaged
+        self._condemned: str | None = None  # why it is to be salvaged
         self._salvaged: float | None = None
         self._state_is_lost = False
         self._replacing = False  # files that somebody removed
@@ -182,6 +183,9 @@ class Store:
             self._held = try_lock(directory / OWNER_LOCK)
         if self._held is None:
             return False
+        if self._condemned is not None:
+            why, self._condemned = self._condemned, None
+            self._salvage(directory, why)
         try:
             self.ledger = self._open_ledger(directory)
         except DatabaseTrouble as error:
@@ -202,12 +206,16 @@ class Store:
         return True
 
     def _open_ledger(self, directory: Path) -> Ledger:
-        return Ledger.open(
-            outlook.database_path(directory),
-            boot_id=self.clock.boot_id,
-            own_journal=lambda: self.journal.id,
-            earlier_boots=files.boots(directory),
-        )
+        try:
+            return Ledger.open(
+                outlook.database_path(directory),
+                boot_id=self.clock.boot_id,
+                own_journal=lambda: self.journal.id,
+                earlier_boots=files.boots(directory),
+            )
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            # What stands in the tables is nothing that anybody has written there.
+            raise DatabaseTrouble(Trouble.CORRUPT, f"{type(error).__name__}: {error}") from error
 
     def close(self) -> int:
         """
@@ -737,8 +745,7 @@ class Store:
         self.trouble = str(error)
         self._log_once("the queue cannot be used now, recording goes on: %s", self.trouble)
         if error.trouble is Trouble.CORRUPT:
-            self._accused += 1
-            self._to_check = True
+            self._accuse()
         if self._reserve is None or self.directory is None:
             return
         # SQLite calls a quota an I/O error; what a plain file meets is the truth.
@@ -748,6 +755,10 @@ class Store:
             full = probe is not None and system.is_full(probe)
         if full and not self._pressed:
             self._press()
+
+    def _accuse(self) -> None:
+        self._accused += 1
+        self._to_check = True
 
     def _press(self) -> None:
         """
@@ -766,6 +777,8 @@ class Store:
         """
         Nothing that SQLite knows of: a directory that is gone, a fault in the data.
         """
+        if not isinstance(error, OSError):
+            self._accuse()
         self.trouble = f"{type(error).__name__}: {error}"
         self._log_once(text, self.trouble, error)
 
@@ -801,7 +814,7 @@ class Store:
 
     # -- damage --
 
-    def _check_ledger(self, directory: Path) -> None:
+    def _check_ledger(self) -> None:
         """
         See whether the database is sound: once after the machine was started, since a
         power cut or a card that is worn out may have damaged it, and when SQLite says so.
@@ -810,13 +823,21 @@ class Store:
         found = self._damage()
         if found or self._accused:
             # A dying card says "malformed" of files that are sound: it is opened anew.
-            self._close_ledger()
-            self.try_to_own()
+            self._reopen()
             found = self._damage()
-        if found or self._accused > 1:
-            self._close_ledger()
-            self._salvage(directory, *found[:1])
-            self.try_to_own()
+        if self.ledger is None:
+            # Whoever owns it sees to it, or it is salvaged when it is opened.
+            self._accused = 0
+        elif found or self._accused > 1:
+            self._condemned = found[0] if found else "again and again"
+            self._reopen()
+
+    def _reopen(self) -> None:
+        ledger, self.ledger = self.ledger, None
+        if ledger is not None:
+            with suppress(DatabaseTrouble):
+                ledger.close()
+        self.try_to_own()
 
     def _damage(self) -> list[str]:
         """
@@ -834,13 +855,7 @@ class Store:
             return []
         return found
 
-    def _close_ledger(self) -> None:
-        ledger, self.ledger = self.ledger, None
-        if ledger is not None:
-            with suppress(DatabaseTrouble):
-                ledger.close()
-
-    def _salvage(self, directory: Path, why: str = "SQLite says so") -> bool:
+    def _salvage(self, directory: Path, why: str) -> bool:
         """
         Build a new generation of the database, if the disk can be trusted to take it.
         """
@@ -940,8 +955,8 @@ class Store:
             patience: Seconds that the disk must have refused before that.
         """
         with self._work:
-            if self._to_check and self.directory is not None:
-                self._check_ledger(self.directory)
+            if self._to_check:
+                self._check_ledger()
             if self._pressed:
                 self._room_again()
             if self.journal.storage == "disk":

@@ -62,6 +62,20 @@ def test_properties_are_held_while_anonymous(store: Store) -> None:
     assert len(profile(store)) == 1
 
 
+@pytest.mark.parametrize("damage", ["replace(value, 'free', 'fred')", "x'00'", "7", "''"])
+def test_a_damaged_property_is_not_sent(store: Store, damage: str) -> None:
+    """It is left out and counted; the others go."""
+    properties(store, ANN, plan="free", age=7)
+    assert store.ledger is not None
+    with store.ledger.database.transact() as execute:
+        execute(f"UPDATE user_property SET value = {damage} WHERE name = 'plan'")
+
+    identify(store, ANN_NAMED)
+
+    assert [row["properties"] for row in profile(store)] == [{"age": 7}]
+    assert store.books().counts["unreadable"] == 1
+
+
 def test_held_properties_go_with_their_user(store: Store) -> None:
     """A visitor that never gave a name takes its properties along; they are counted."""
     properties(store, ANN, plan="free", age=7)

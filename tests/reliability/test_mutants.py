@@ -1,0 +1,31 @@
+"""The tests of the promises find out agents that are broken on purpose."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[1] / "programs" / "mutated.py"
+
+
+@pytest.mark.parametrize(
+    ("mutant", "test"),
+    [
+        ("rows without checksums", "reliability/test_corruption.py::test_whatever_is_damaged"),
+        ("books that are not put right", "reliability/test_corruption.py"),
+    ],
+)
+def test_a_broken_agent_is_found_out(tmp_path: Path, mutant: str, test: str) -> None:
+    """A test that finds nothing proves nothing."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), mutant, test],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "AssertionError" in done.stdout
