@@ -201,7 +201,9 @@ class Database:
         Looked at read-only: closing a connection that may write folds the log
         into the file, which would not leave it untouched.
         """
-        newest = max(self._migrations) + 1
+        if path.with_name(path.name + "-journal").exists():
+            # Its creation was cut short, which nobody can read before it is rolled back.
+            return
         try:
             looking = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=READER_PATIENCE
@@ -212,6 +214,10 @@ class Database:
                 looking.close()
         except sqlite3.Error as error:
             raise _translate(error) from error
+        self._refuse_version(version)
+
+    def _refuse_version(self, version: int) -> None:
+        newest = max(self._migrations) + 1
         if version > newest:
             raise DatabaseTrouble(
                 Trouble.NEWER,
@@ -277,6 +283,7 @@ class Database:
 
     def _configure(self, execute: Callable[..., sqlite3.Cursor]) -> None:
         version = execute("PRAGMA user_version").fetchone()[0]
+        self._refuse_version(version)
         newest = max(self._migrations) + 1
         execute("PRAGMA auto_vacuum=FULL")
         if self._logged:

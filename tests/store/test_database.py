@@ -403,3 +403,24 @@ def test_a_reader_of_nothing_is_told_what_is_missing(path: Path) -> None:
     assert missing.value.trouble is Trouble.UNAVAILABLE
     assert empty.value.trouble is Trouble.EMPTY
     assert other.value.trouble is Trouble.CORRUPT
+
+
+def test_a_creation_that_was_cut_short_is_begun_again(path: Path) -> None:
+    """What a kill or a power cut has left of it, a file with a hot journal, is rolled back."""
+    half = path.with_name("half.db")
+    creating = sqlite3.connect(half, isolation_level=None)
+    creating.execute("PRAGMA user_version=0")
+    creating.execute("PRAGMA cache_size=1")
+    creating.execute("BEGIN")
+    creating.execute("CREATE TABLE counter (name, value)")
+    creating.executemany("INSERT INTO counter VALUES (?, 1)", [("x" * 3_000,)] * 20)
+    for suffix in ("", "-journal"):
+        content = half.with_name(half.name + suffix).read_bytes()
+        path.with_name(path.name + suffix).write_bytes(content)
+    creating.close()
+
+    database = Database(path)
+
+    assert database.query("SELECT * FROM counter") == []
+    assert database.damage() == []
+    database.close()
