@@ -9,12 +9,19 @@ changes the process that it is called in, so it belongs into a process of its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from heap_agent._core import wire
+from heap_agent._core.delivery import Send
+from heap_agent._core.events import Kind
 from heap_agent._store import rows
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import EventQueue
+from heap_agent._store.ledger import Ledger
+from heap_agent._upload.drain import Drain
 
 
 def _absorb_commits_with_normal() -> None:
@@ -26,6 +33,31 @@ def _absorb_commits_with_normal() -> None:
         execute("PRAGMA synchronous=NORMAL")
 
     Database._configure = broken  # type: ignore[method-assign]
+
+
+def _ack_before_the_answer() -> None:
+    """Rows are deleted when they leave."""
+    frozen: Any = Drain._frozen
+
+    def broken(self: Drain, ledger: Ledger, step: Send) -> Any:
+        rows = frozen(self, ledger, step)
+        ledger.queue.ack([row.id for row in rows])
+        return rows
+
+    Drain._frozen = broken  # type: ignore[method-assign]
+
+
+def _key_minted_at_send() -> None:
+    """Each attempt has keys of its own."""
+    join = wire.join_batch
+
+    def broken(kind: Kind, app_id: str, bodies: Iterable[bytes]) -> bytes:
+        whole = join(kind, app_id, bodies)
+        return re.sub(
+            rb'(?<="idempotency_key":")[^"]+', lambda _: os.urandom(16).hex().encode(), whole
+        )
+
+    wire.join_batch = broken
 
 
 def _rows_without_checksums() -> None:
@@ -40,6 +72,8 @@ def _books_that_are_not_put_right() -> None:
 
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
+    "ack before the answer": _ack_before_the_answer,
+    "key minted at send": _key_minted_at_send,
     "rows without checksums": _rows_without_checksums,
     "books that are not put right": _books_that_are_not_put_right,
 }

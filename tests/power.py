@@ -61,23 +61,31 @@ def record(program: Path, shim: Path, directory: Path, *arguments: str) -> list[
     Run a program on a directory, which is its first argument, and return its calls.
     """
     log, marks = directory.with_suffix(".log"), directory.with_suffix(".marks")
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": str(shim),
-        "RECORD_DIRECTORY": str(directory),
-        "RECORD_LOG": str(log),
-        "RECORD_MARKS": str(marks),
-        "PYTHONPATH": str(program.parents[1]),
-    }
     done = subprocess.run(
         [sys.executable, str(program), str(directory), str(marks), *arguments],
-        env=environment,
+        env=environment(program, shim, directory),
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return list(_calls(log.read_bytes()))
+
+
+def environment(program: Path, shim: Path, directory: Path) -> dict[str, str]:
+    """
+    What a program's environment must be for its calls to be recorded.
+    """
+    return {
+        **os.environ,
+        "LD_PRELOAD": str(shim),
+        "RECORD_DIRECTORY": str(directory),
+        "RECORD_LOG": str(directory.with_suffix(".log")),
+        "RECORD_MARKS": str(directory.with_suffix(".marks")),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(program.parents[1]), os.environ.get("PYTHONPATH")])
+        ),
+    }
 
 
 def _calls(log: bytes) -> Iterator[Call]:

@@ -3,12 +3,11 @@ A short life of an agent, which tells between its calls how far it is.
 
     workload.py DIRECTORY MARKS EVENTS BYTES [MUTANT]
 
-records so many events of up to so many bytes.
-
-Each line that is appended to MARKS is JSON: `{"tracked": n}` when n events are recorded,
-`{"synced": n, "user": [...]}` when that many and the user are on stable storage,
-`{"changing": true}` before the user is another, and `{"sent": [...]}` with the events of a
-request as its server has received it, before it answers.
+records so many events of up to so many bytes. Each line that is appended to MARKS is JSON:
+`{"tracked": n}` when the call for event n has returned, `{"synced": true, "user": [...]}`
+when all before and the user are on stable storage, `{"changing": true}` before the user is
+another, and `{"sent": [...], "accepted": true}` with the events of a request as its server
+has received it, before it answers.
 """
 
 import json
@@ -21,80 +20,117 @@ import mutants
 
 from heap_agent import Agent
 
-directory, marks, events, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-if len(sys.argv) > 5:
-    mutants.apply(sys.argv[5])
-marking = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-status = 503
+
+class Life:
+    """
+    One agent, its server, and what it tells.
+    """
+
+    def __init__(self, directory: str, marks: str, size: int, first: int = 0) -> None:
+        self._marking = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = size
+        self._next = first
+        self._server = Server(self)
+        self.agent = Agent(
+            "11",
+            directory=directory,
+            endpoint=f"http://127.0.0.1:{self._server.server_port}",
+            interval=3600,
+            sync_interval=3600,
+            max_bytes=4 << 20,
+            identity_budget=None,
+            app_budget=None,
+        )
+
+    def run(self, events: int) -> None:
+        """All that an agent goes through."""
+        self.track(events // 4)
+        self.sync()
+        self.mark(changing=True)
+        self.agent.identify("ann")
+        self._server.refuse(1)
+        self.agent.flush(10)
+        self.track(events // 2)
+        self.sync()
+        self.mark(changing=True)
+        self.agent.reset_identity()
+        self.track(events // 4)
+        self._server.refuse(2)
+        self.agent.flush(10)
+        self.track(3)
+        self.sync()
+        self.track(3)
+        self.agent.shutdown(0)
+        self._server.shutdown()
+
+    def mark(self, **what: object) -> None:
+        """Tell something."""
+        os.write(self._marking, json.dumps(what).encode() + b"\n")
+
+    def track(self, count: int) -> None:
+        """Record the next few events."""
+        for number in range(self._next, self._next + count):
+            texts = range(number % 7 * self._size // 7_000)
+            text = "x" * min(1_000, self._size)
+            self.agent.track("Recorded", {"n": number, **{f"text {n}": text for n in texts}})
+            self.mark(tracked=number)
+        self._next += count
+
+    def sync(self) -> None:
+        """See to it that nothing so far can be lost."""
+        assert self.agent.sync()
+        self.mark(synced=True, user=[self.agent.user_id, self.agent.identity])
 
 
-def mark(**what: object) -> None:
-    os.write(marking, json.dumps(what).encode() + b"\n")
+class Server(HTTPServer):
+    """A server that tells what it was sent."""
+
+    def __init__(self, life: Life) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.life = life
+        self._to_refuse = 0
+        # How often it looks whether it should end is what a life takes to end.
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def refuse(self, requests: int) -> None:
+        """Call the next requests too large, which are halved then."""
+        self._to_refuse = requests
+
+    def judge(self) -> int:
+        """The status of the next answer."""
+        if not self._to_refuse:
+            return 200
+        self._to_refuse -= 1
+        return 413
 
 
-class Server(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Its answers."""
+
+    server: Server
+
     def do_HEAD(self) -> None:
-        self.answer(200)
+        """Whoever asks is told that somebody is there."""
+        self._answer(200)
 
     def do_POST(self) -> None:
+        """Tell first, then answer."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        mark(sent=body.get("events", []))
-        self.answer(status)
+        status = self.server.judge()
+        self.server.life.mark(sent=body.get("events", []), accepted=status == 200)
+        self._answer(status)
 
-    def answer(self, status: int) -> None:
+    def _answer(self, status: int) -> None:
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        pass
+        """Say nothing."""
 
 
-server = HTTPServer(("127.0.0.1", 0), Server)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-agent = Agent(
-    "11",
-    directory=directory,
-    endpoint=f"http://127.0.0.1:{server.server_port}",
-    interval=3600,
-    sync_interval=3600,
-    max_bytes=4 << 20,
-    identity_budget=None,
-    app_budget=None,
-)
-tracked = 0
-
-
-def track(count: int) -> None:
-    global tracked
-    for _ in range(count):
-        texts = {f"text {n}": "x" * min(1_000, size) for n in range(tracked % 7 * size // 7_000)}
-        agent.track("Recorded", {"n": tracked, **texts})
-        tracked += 1
-        mark(tracked=tracked)
-
-
-def sync() -> None:
-    assert agent.sync()
-    mark(synced=tracked, user=[agent.user_id, agent.identity])
-
-
-track(events // 4)
-sync()
-mark(changing=True)
-agent.identify("ann")
-agent.flush(0)  # refused
-track(events // 4)
-status = 200
-agent.flush(10)
-track(events // 4)
-sync()
-mark(changing=True)
-agent.reset_identity()
-track(events // 4)
-agent.flush(10)
-track(3)
-sync()
-track(3)
-agent.shutdown(0)
-server.shutdown()
+if __name__ == "__main__":
+    directory, marks, events, size, *mutant = sys.argv[1:]
+    for name in mutant:
+        mutants.apply(name)
+    Life(directory, marks, int(size)).run(int(events))

@@ -9,12 +9,15 @@
  *
  * in the machine's own order, written when the call has succeeded. What is written to
  * RECORD_MARKS is recorded as a mark: the program's own words between its calls.
+ *
+ * A program that calls die_after(n) is killed when n more calls have succeeded.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -33,6 +36,7 @@ static char appends[FILES];
 static const char *directory, *marks;
 static size_t length;
 static int log_fd = -1;
+static long left = -1;
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 
 #define REAL(type, name, ...) \
@@ -56,6 +60,11 @@ static int is_inside(const char *path)
     return directory && path && !strncmp(path, directory, length) && path[length] == '/';
 }
 
+void die_after(long calls)
+{
+    left = calls;
+}
+
 static void put(char op, uint64_t inode, uint64_t offset, const char *path, const char *other,
                 const void *data, uint32_t size)
 {
@@ -71,6 +80,7 @@ static void put(char op, uint64_t inode, uint64_t offset, const char *path, cons
     if (one) syscall(SYS_write, log_fd, path, one);
     if (two) syscall(SYS_write, log_fd, other, two);
     if (size) syscall(SYS_write, log_fd, data, size);
+    if (op != 'M' && left > 0 && !--left) kill(getpid(), SIGKILL);
 }
 
 static int known(int fd, int what)

@@ -1,0 +1,93 @@
+"""
+Processes that are killed between any two calls to the disk: what `track` has acknowledged
+is there or has been sent, under one key and with one body.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trials
+from power import environment
+from story import Story, expect, read
+
+from heap_agent.testing import FakeClock
+
+PROGRAM = Path(__file__).parents[1] / "programs" / "lives.py"
+
+#: Calls to the disk of a life that nobody ends, about.
+LIFE = 250
+
+GROUPS = 10
+
+Figure = Callable[[str, object], None]
+Live = Callable[[int, int, int], int]
+
+
+@contextmanager
+def lives(shim: Path, directory: Path, size: int, *mutant: str) -> Iterator[Live]:
+    """A program that lives and dies as it is told."""
+    directory.mkdir(mode=0o700)
+    marks = directory.with_suffix(".marks")
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), str(directory), str(marks), str(size), str(shim), *mutant],
+        env=environment(PROGRAM, shim, directory),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+
+    def live(first: int, events: int, calls: int) -> int:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(f"{first} {events} {calls}\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
+
+    try:
+        yield live
+    finally:
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()
+
+
+def kill(shim: Path, directory: Path, rounds: int, group: object, *mutant: str) -> tuple[int, int]:
+    """
+    Lives that end after a number of calls that the dice say, with a look after each.
+
+    Returns:
+        How many ended early, and how many events were acknowledged.
+    """
+    killed, clock = 0, FakeClock()
+    with lives(shim, directory, 3_000, *mutant) as live:
+        for round_ in range(rounds):
+            chance = trials.dice("kill", group, round_)
+            killed += live(round_ * 1_000, chance.choice([8, 40]), chance.randint(1, LIFE)) != 0
+            story = Story(read(directory.with_suffix(".marks")))
+            try:
+                expect(directory, story, story.tracked, clock)
+            except Exception as error:
+                raise AssertionError(f"after the kill of round {round_}") from error
+    return killed, len(story.tracked)
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_killed_after_any_call(shim: Path, tmp_path: Path, group: int, figure: Figure) -> None:
+    """Nothing that was acknowledged is lost, sent under two keys, or with two bodies."""
+    killed, tracked = kill(shim, tmp_path / "state", trials.tries(200, 5_000) // GROUPS, group)
+    figure("kills", killed)
+    figure("events acknowledged", tracked)
+    assert killed
+
+
+@pytest.mark.parametrize("mutant", ["ack before the answer", "key minted at send"])
+def test_a_broken_agent_is_found_out(shim: Path, tmp_path: Path, mutant: str) -> None:
+    """Agents that break the promise are caught by the same kills."""
+    with pytest.raises(AssertionError):
+        kill(shim, tmp_path / "state", 40, mutant, mutant)

@@ -1,0 +1,111 @@
+"""
+What a program has told of its life (programs/workload.py), and what must be true of the
+directory that it has left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from helpers import balanced, opened
+
+from heap_agent._core.events import Kind
+from heap_agent._core.state import is_identity
+from heap_agent._store.store import Store
+from heap_agent.testing import FakeClock
+
+
+class Story:
+    """
+    What a program has said so far.
+
+    Attributes:
+        sent: Events that its server has seen, by their keys.
+        arrived: Numbers of those that it has accepted, or is about to: they need not be on
+            the disk any more.
+        tracked: Numbers of events whose call has returned.
+        synced: Those of them that were synced.
+        user: `user_id` and identity that were synced; None where that is not known.
+    """
+
+    def __init__(self, marks: Iterable[Mapping[str, Any]]) -> None:
+        self.sent: dict[str, Any] = {}
+        self.arrived: set[int] = set()
+        self.tracked: set[int] = set()
+        self.synced: set[int] = set()
+        self.user: list[str | None] | None = None
+        for mark in marks:
+            if "tracked" in mark:
+                self.tracked.add(mark["tracked"])
+            if "synced" in mark:
+                self.synced = set(self.tracked)
+            self.user = None if "changing" in mark else mark.get("user", self.user)
+            for event in mark.get("sent", ()):
+                known = self.sent.setdefault(event["idempotency_key"], event)
+                assert known == event, "one key was sent with two bodies"
+                if mark["accepted"]:
+                    self.arrived.add(event["properties"]["n"])
+        numbers = {event["properties"]["n"] for event in self.sent.values()}
+        assert len(numbers) == len(self.sent), "one event was sent under two keys"
+
+
+def read(marks: Path) -> list[dict[str, Any]]:
+    """What a file of marks says; a kill may have cut off the last line."""
+    if not marks.exists():
+        return []
+    whole, _, _ = marks.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines() if line.endswith(b"}")]
+
+
+def expect(directory: Path, story: Story, kept: set[int], clock: FakeClock) -> int:
+    """
+    A process opens what another one has left.
+
+    Args:
+        directory: Where.
+        story: What that one has told.
+        kept: Numbers of the events that must be there, or have been sent.
+        clock: Of this process.
+
+    Returns:
+        How many torn records it has counted, now and before.
+    """
+    with opened(directory, clock) as store:
+        assert store.ledger is not None, store.trouble
+        while store.absorb(freeze=False).more:
+            pass
+        store.mend(0.0)
+        waiting = _events(store)
+        balanced(store)
+        assert [path.name for path in directory.glob("queue-*.db")] == ["queue-1.db"]
+        numbers = [event["properties"]["n"] for event in waiting.values()]
+        assert len(set(numbers)) == len(numbers), "one call has two keys"
+        missing = kept - set(numbers) - story.arrived
+        assert not missing, f"events are gone: {sorted(missing)}"
+        assert all(story.sent.get(key, event) == event for key, event in waiting.items()), (
+            "one key stands for two events"
+        )
+        assert story.user in (None, _user(store)), "the user that was synced is gone"
+        return store.books().counts["dropped.damaged"]
+
+
+def _events(store: Store) -> dict[str, Mapping[str, Any]]:
+    """What waits, by its key."""
+    found: dict[str, Mapping[str, Any]] = {}
+    (ledger,) = store.queues()
+    everything = ledger.queue.peek(limit=1 << 30, max_bytes=1 << 30)
+    rows = ledger.queue.load([one.id for one in everything])
+    for body in (json.loads(row.entry.body) for row in rows if row.entry.kind is Kind.EVENT):
+        assert found.setdefault(body["idempotency_key"], body) is body, "a key stands twice"
+    return found
+
+
+def _user(store: Store) -> list[str | None] | None:
+    """Who is in force."""
+    for name, facet in store.read_state().facets.items():
+        if is_identity(name) and isinstance(facet.value, dict):
+            return [facet.value["user_id"], facet.value["identity"]]
+    return None
