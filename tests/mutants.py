@@ -14,8 +14,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import attrs
+
 from heap_agent._core import wire
-from heap_agent._core.delivery import Send
+from heap_agent._core.budget import Budget
+from heap_agent._core.delivery import Delivery, Send
 from heap_agent._core.events import Kind
 from heap_agent._store import rows
 from heap_agent._store.database import Database
@@ -70,12 +73,37 @@ def _books_that_are_not_put_right() -> None:
     EventQueue.settle_books = lambda self: 0  # type: ignore[method-assign]
 
 
+def _budgets_forget_early() -> None:
+    """What was sent half a window ago is no longer counted."""
+    resize = Budget.resize
+
+    def broken(self: Budget, limit: float, seconds: float) -> None:
+        resize(self, limit, seconds)
+        self.window /= 2
+
+    Budget.resize = broken  # type: ignore[method-assign]
+
+
+def _back_off_has_no_end() -> None:
+    """Each failure doubles the wait, however long it is already."""
+    back_off: Any = Delivery._back_off
+
+    def broken(self: Delivery, now: float, pause: Any, cause: Any) -> None:
+        policy, self.policy = self.policy, attrs.evolve(self.policy, backoff_cap=1e9)
+        back_off(self, now, pause, cause)
+        self.policy = policy
+
+    Delivery._back_off = broken  # type: ignore[method-assign]
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
     "ack before the answer": _ack_before_the_answer,
     "key minted at send": _key_minted_at_send,
     "rows without checksums": _rows_without_checksums,
     "books that are not put right": _books_that_are_not_put_right,
+    "budgets forget early": _budgets_forget_early,
+    "back-off has no end": _back_off_has_no_end,
 }
 
 
