@@ -161,6 +161,42 @@ def against(
         _save(figure, path)
 
 
+def over_time(
+    minutes: Sequence[float],
+    path: Path,
+    *,
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    limit: tuple[str, float],
+    shaded: tuple[float, float],
+) -> None:
+    """
+    Lines over minutes, in panels side by side.
+
+    Args:
+        minutes: Of the values.
+        path: Of the picture.
+        panels: Lines by the name of their panel.
+        limit: Name and height of what the lines of the first panel stay below.
+        shaded: The minutes of an outage.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 2.9), layout="constrained")
+        made = figure.subplots(1, len(panels), squeeze=False)
+        for axes, (title, lines) in zip(made[0], panels.items(), strict=True):
+            for colour, (name, values) in zip(LINES, lines.items(), strict=False):
+                axes.plot(minutes, values, color=colour, linewidth=1.2, label=name)
+            axes.axvspan(*shaded, color=TEXT, alpha=0.15, linewidth=0)
+            axes.set_title(title)
+            axes.set_xlabel("minutes since the outage began")
+            axes.set_ylim(bottom=0)
+            _plain(axes, "y")
+        first = made[0][0]
+        first.axhline(limit[1], color=YARDSTICKS, linewidth=1, linestyle="--", label=limit[0])
+        for axes in made[0]:
+            axes.legend(loc="upper left", fontsize=7.5)
+        _save(figure, path)
+
+
 def _figure(panels: int, *, height: float) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(7.4, height), layout="constrained")
     made = figure.subplots(1, panels, sharey=True, squeeze=False)

@@ -281,10 +281,10 @@ class Fleet:
     ) -> None:
         self._chance = chance or Random(8)
         self._app_budget = app_budget
-        self._end = hours * HOUR
+        self.end = hours * HOUR
         self._period = period
         policy = Policy(app_budget=float(app_budget), fleet_size=fleet_size or devices)
-        self.heap = Heap(app_budget, OUTAGES[outage], self._end)
+        self.heap = Heap(app_budget, OUTAGES[outage], self.end)
         self.devices = [
             Device(f"device-{number}", policy, period, -BEFORE + self._chance.random() * period)
             for number in range(devices)
@@ -304,14 +304,14 @@ class Fleet:
         """
         for device in self.devices:
             self._at(device.next_event, lambda now, device=device: self._look(device, now))
-        self._at(self._end, self._outage_ends)
+        self._at(self.end, self._outage_ends)
         self._at(0.0, self._minute_ends)
         deadline = math.inf
         while self._left and self._todo:
             now, _, act = heappop(self._todo)
             act(now)
-            if self._minutes and now >= self._end and deadline == math.inf:
-                deadline = self._end + self._allowed() * patience + HOUR
+            if self._minutes and now >= self.end and deadline == math.inf:
+                deadline = self.end + self._allowed() * patience + HOUR
             if now > deadline:
                 break
         return self._seen()
@@ -350,9 +350,9 @@ class Fleet:
         assert not verdict.bury and not verdict.restore
         device.record(now)
         device.forget(verdict.ack)
-        if verdict.ack and now >= self._end:
+        if verdict.ack and now >= self.end:
             waiting = device.drained == math.inf
-            device.came_through(now - self._end, len(verdict.ack))
+            device.came_through(now - self.end, len(verdict.ack))
             self._left -= waiting and device.drained < math.inf
         self._look(device, now)
 

@@ -54,7 +54,7 @@ def test_a_small_fleet_has_large_shares(figure: Callable[[str, object], None]) -
     and still stay below the documented budget.
     """
     budget = limits.APP_EVENTS_PER_MINUTE
-    seen = Fleet(290, period=10.0, hours=0.5, chance=dice("small fleet")).run()
+    seen = Fleet(290, period=20.0, hours=0.5, chance=dice("small fleet")).run()
     told(seen, figure)
     # Back-off counts for more here than the budget: the whole backlog is six minutes of it.
     assert (seen.peak <= budget, seen.refused) == (True, 0)
