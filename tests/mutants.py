@@ -96,6 +96,18 @@ def _back_off_has_no_end() -> None:
     Delivery._back_off = broken  # type: ignore[method-assign]
 
 
+def _bodies_stay_in_memory() -> None:
+    """What has been sent is never let go."""
+    kept: list[bytes] = []
+    join = wire.join_batch
+
+    def broken(*arguments: Any, **options: Any) -> bytes:
+        kept.append(join(*arguments, **options))
+        return kept[-1]
+
+    wire.join_batch = broken
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
     "ack before the answer": _ack_before_the_answer,
@@ -104,6 +116,7 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "books that are not put right": _books_that_are_not_put_right,
     "budgets forget early": _budgets_forget_early,
     "back-off has no end": _back_off_has_no_end,
+    "bodies stay in memory": _bodies_stay_in_memory,
 }
 
 
