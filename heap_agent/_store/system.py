@@ -338,7 +338,7 @@ def _tighten(target: Path, created: bool) -> None:
 
 def open_private(path: Path | str, flags: int) -> int:
     """
-    Open a file that only this user may read.
+    Open a file that only this user may read; a new one gets mode 0600 whatever the umask.
 
     Args:
         path: The file; a symlink in its place is refused where that is possible.
@@ -348,7 +348,12 @@ def open_private(path: Path | str, flags: int) -> int:
         A descriptor that child programs do not inherit (as `os.open` sees to).
     """
     careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.open(path, flags | careful, 0o600)
+    fd = os.open(path, flags | careful, 0o600)
+    if POSIX and flags & os.O_CREAT and os.fstat(fd).st_mode & 0o600 != 0o600:
+        # The umask has taken from us what only we had: nobody could open it again.
+        with suppress(OSError):  # a file system without modes
+            os.fchmod(fd, 0o600)
+    return fd
 
 
 def holding_write() -> Write | None:

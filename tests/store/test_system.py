@@ -254,7 +254,7 @@ def test_without_owners_and_modes_nothing_is_checked(tmp_path: Path) -> None:
 @posix_only
 def test_private_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
     """A new file has mode 0600 and is not inherited by child programs."""
-    for umask in (0o000, 0o077):
+    for umask in (0o000, 0o077, 0o277, 0o777):
         before = os.umask(umask)
         try:
             fd = system.open_private(tmp_path / oct(umask), os.O_WRONLY | os.O_CREAT)
