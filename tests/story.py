@@ -93,12 +93,16 @@ def expect(directory: Path, story: Story, kept: set[int], clock: FakeClock) -> i
 
 
 def _events(store: Store) -> dict[str, Mapping[str, Any]]:
-    """What waits, by its key."""
+    """What waits or was refused for good, by its key."""
     found: dict[str, Mapping[str, Any]] = {}
     (ledger,) = store.queues()
     everything = ledger.queue.peek(limit=1 << 30, max_bytes=1 << 30)
     rows = ledger.queue.load([one.id for one in everything])
-    for body in (json.loads(row.entry.body) for row in rows if row.entry.kind is Kind.EVENT):
+    kept = [row.entry.body for row in rows if row.entry.kind is Kind.EVENT]
+    # Those that were called too large when they were alone.
+    dead = ledger.queue.dead_letters()
+    kept += [letter.body for letter in dead if letter.kind is Kind.EVENT]
+    for body in map(json.loads, kept):
         assert found.setdefault(body["idempotency_key"], body) is body, "a key stands twice"
     return found
 
