@@ -16,6 +16,7 @@ import trials
 from power import environment
 from story import Story, expect, read
 
+from heap_agent._store.outlook import generations
 from heap_agent.testing import FakeClock
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "lives.py"
@@ -57,9 +58,26 @@ def lives(shim: Path, directory: Path, size: int, *mutant: str) -> Iterator[Live
         process.stdout.close()
 
 
-def kill(shim: Path, directory: Path, rounds: int, group: object, *mutant: str) -> tuple[int, int]:
+def kill(
+    shim: Path,
+    directory: Path,
+    rounds: int,
+    group: object,
+    *mutant: str,
+    before: Callable[[Path], object] = lambda directory: None,
+    most: int = LIFE,
+) -> tuple[int, int]:
     """
     Lives that end after a number of calls that the dice say, with a look after each.
+
+    Args:
+        shim: The library that counts calls.
+        directory: Where they live.
+        rounds: How many.
+        group: Which dice.
+        mutant: What is broken in them, if anything.
+        before: Done to the directory before each.
+        most: Calls after which the last of them is killed.
 
     Returns:
         How many ended early, and how many events were acknowledged.
@@ -68,7 +86,8 @@ def kill(shim: Path, directory: Path, rounds: int, group: object, *mutant: str) 
     with lives(shim, directory, 3_000, *mutant) as live:
         for round_ in range(rounds):
             chance = trials.dice("kill", group, round_)
-            killed += live(round_ * 1_000, chance.choice([8, 40]), chance.randint(1, LIFE)) != 0
+            before(directory)
+            killed += live(round_ * 1_000, chance.choice([8, 40]), chance.randint(1, most)) != 0
             story = Story(read(directory.with_suffix(".marks")))
             try:
                 expect(directory, story, story.tracked, clock)
@@ -84,6 +103,24 @@ def test_killed_after_any_call(shim: Path, tmp_path: Path, group: int, figure: F
     figure("kills", killed)
     figure("events acknowledged", tracked)
     assert killed
+
+
+def spoil(directory: Path) -> None:
+    """Overwrite the first page of the database in force, which has no log now."""
+    for path in generations(directory)[-1:]:
+        with open(path, "r+b") as file:
+            file.write(b"\xa5" * 4_096)
+
+
+def test_killed_while_it_salvages(shim: Path, tmp_path: Path, figure: Figure) -> None:
+    """Each life finds its database damaged; wherever it dies, nothing of it is lost."""
+    directory = tmp_path / "state"
+    rounds = trials.tries(20, 300)
+    killed, tracked = kill(shim, directory, rounds, "salvage", before=spoil, most=3 * LIFE)
+    figure("kills", killed)
+    figure("events acknowledged", tracked)
+    figure("generations", generations(directory)[-1].name)
+    assert killed and len(generations(directory)) == 2
 
 
 @pytest.mark.parametrize("mutant", ["ack before the answer", "key minted at send"])
