@@ -22,6 +22,7 @@ This module must not know about files: it takes bytes and gives values.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NamedTuple
@@ -29,6 +30,8 @@ from zlib import adler32, crc32
 
 PART_MAGIC: Final = b"HEAPJRN1"
 RECORD_MAGIC: Final = b"\xff\xfeHA"
+
+_WRITER: Final = re.compile("[0-9a-f]{16}")
 
 _PART: Final = Struct("<8sII")
 _HEAD: Final = Struct("<4sIBBqqQ")
@@ -134,7 +137,7 @@ def pack_header(header: PartHeader) -> bytes:
 
 def unpack_header(data: bytes) -> PartHeader | None:
     """
-    Read a part's first bytes; None if they are incomplete or damaged.
+    Read a part's first bytes; None if they are incomplete, damaged or not ours.
     """
     if len(data) < _PART.size:
         return None
@@ -142,16 +145,38 @@ def unpack_header(data: bytes) -> PartHeader | None:
     text = data[_PART.size : _PART.size + length]
     if magic != PART_MAGIC or len(text) != length or crc32(text) != checksum:
         return None
-    fields = json.loads(text)
-    replaces = fields["replaces"]
-    return PartHeader(
-        boot_id=fields["boot"],
-        writer=fields["writer"],
-        salt=fields["salt"],
-        first=fields["first"],
-        replaces=None if replaces is None else (replaces[0], replaces[1]),
-        size=_PART.size + length,
+    try:
+        fields = json.loads(text)
+        header = PartHeader(
+            boot_id=fields["boot"],
+            writer=fields["writer"],
+            salt=fields["salt"],
+            first=fields["first"],
+            replaces=None if fields["replaces"] is None else tuple(fields["replaces"]),
+            size=_PART.size + length,
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return header if _makes_sense(header) else None
+
+
+def _makes_sense(header: PartHeader) -> bool:
+    """
+    Whether a reader can use a header: the checksum holds for what others wrote too.
+    """
+    numbers = (header.first, *(header.replaces or ()))
+    return (
+        type(header.boot_id) is str
+        and type(header.writer) is str
+        and _WRITER.fullmatch(header.writer) is not None
+        and _is_number(header.salt, 32)
+        and all(_is_number(number, 64) for number in numbers)
+        and (header.replaces is None or len(header.replaces) == 2)
     )
+
+
+def _is_number(value: object, bits: int) -> bool:
+    return type(value) is int and 0 <= value < 1 << bits
 
 
 def pack_record(

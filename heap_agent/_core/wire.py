@@ -175,9 +175,10 @@ def read_actor(line: bytes) -> tuple[Actor, str | None]:
         ValueError: The line is not one.
     """
     fields = loads(line)
-    if not isinstance(fields, list) or len(fields) != 4:
-        raise ValueError("not an actor line")
-    return Actor(*fields[:3]), fields[3]
+    match fields:
+        case [str(app_id), str(user_id), str() | None as identity, str() | None as session_id]:
+            return Actor(app_id, user_id, identity), session_id
+    raise ValueError("not an actor line")
 
 
 def who(actor: Actor, session_id: str) -> bytes:

@@ -723,7 +723,9 @@ class _Batch:
         absorber, boot, writer = self._absorber, origin.boot, origin.writer.encode()
         strict = absorber.state.forbids_anything
         right = absorber.timeline.right_since(boot)
-        line, is_new = b"", True
+        # None, because a damaged record's first line may be empty.
+        line: bytes | None = None
+        is_new = True
         for record in events:
             _, flags, wall, boot_clock, sequence, body, _ = record
             try:
