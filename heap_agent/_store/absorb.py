@@ -510,7 +510,7 @@ class _Word(NamedTuple):
 
 
 #: What comes of reading something that another version wrote.
-_NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, AttributeError)
+_NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class _Batch:
@@ -587,7 +587,7 @@ class _Batch:
 
     def _state(self, word: _Word) -> None:
         at = word.at
-        change = json.loads(word.record.body)
+        change = _change_in(word.record.body)
         facets: dict[str, Any] = change["set"]
         state = self._absorber.state
         if CONSENT in facets:
@@ -603,7 +603,8 @@ class _Batch:
 
     def _counts(self, record: Record) -> None:
         counts = loads(record.body)
-        if not all(isinstance(number, int) for number in counts.values()):
+        # More than that would not fit into the database after a few sums.
+        if not all(type(number) is int and abs(number) < 1 << 53 for number in counts.values()):
             raise ValueError("counts that are no numbers")
         self.counts.update(counts)
 
@@ -793,6 +794,37 @@ class _Batch:
         if "gone" in change:
             app_id, user_id = change["gone"]
             properties.gone(app_id, user_id)
+
+
+def _change_in(body: bytes) -> dict[str, Any]:
+    """
+    What a record of state says. The database would refuse a value of another type, and
+    with it all that is in the same transaction.
+    """
+    change: dict[str, Any] = json.loads(body)
+    match change:
+        case {"set": dict()}:
+            persons = change.get("persons", [])
+            if (
+                _names(change.get("identify", ["", "", ""]), 3)
+                and _names(change.get("gone", ["", ""]), 2)
+                and isinstance(persons, list)
+                and all(map(_is_person, persons))
+            ):
+                return change
+    raise ValueError("not a change of state")
+
+
+def _names(value: object, number: int) -> bool:
+    return isinstance(value, list) and [type(one) for one in value] == [str] * number
+
+
+def _is_person(fields: object) -> bool:
+    """Whether somebody can be met of whom this is said; see `Properties.met`."""
+    match fields:
+        case [str(), str(), str() | None, int() | None as identified, int() as seen]:
+            return all(abs(clock) < 1 << 63 for clock in (identified or 0, seen))
+    return False
 
 
 def _split(body: bytes) -> tuple[bytes, bytes]:

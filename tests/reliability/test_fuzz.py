@@ -183,8 +183,41 @@ def test_noise_is_no_record(data: bytes, complete: bool) -> None:
     assert not any(isinstance(item, records.Record) for item in found)
 
 
+#: What a change of state may hold, with anything in the places of texts.
+ANY_FIELDS = st.lists(JSON | st.sampled_from(["11", "1", "ann"]), max_size=6)
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "set": JSON | st.dictionaries(st.text(max_size=8), JSON),
+        "identify": ANY_FIELDS,
+        "persons": st.lists(ANY_FIELDS, max_size=2) | JSON,
+        "gone": ANY_FIELDS,
+        "purge": JSON,
+    },
+)
+ASKED = st.fixed_dictionaries(
+    {"id": JSON, "what": JSON | st.just("flush")}, optional={"arguments": JSON}
+)
+COUNTED = st.dictionaries(st.text(max_size=8), st.integers(-(2**70), 2**70) | JSON)
+USER = JSON.map(lambda value: b'["11","1","ann","7"]\n' + json.dumps(value).encode())
+
+
+def words(kind: Kind, bodies: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Records of one kind whose bodies are almost as they should be."""
+    dumped = bodies.map(lambda body: body if type(body) is bytes else json.dumps(body).encode())
+    return st.tuples(st.just(int(kind)), st.just(0), st.integers(0, 10**18), dumped)
+
+
+WORDS = st.one_of(
+    words(Kind.STATE, CHANGES),
+    words(Kind.REQUEST, ASKED),
+    words(Kind.COUNTS, COUNTED),
+    words(Kind.USER_PROPERTIES, USER),
+)
+
 RECORDS = st.lists(
-    st.tuples(
+    WORDS
+    | st.tuples(
         st.sampled_from([int(kind) for kind in Kind]) | st.integers(0, 255),
         st.integers(0, 255),
         st.sampled_from([0, 2**63 - 1, -(2**63)]) | st.integers(-(2**63), 2**63 - 1),
@@ -207,6 +240,15 @@ RECORDS = st.lists(
 @example([(kind, 0, 0, b"") for kind in range(256)])
 @example([(kind, 0, 0, b"\xff\n\xff\n\xff") for kind in range(256)])
 @example([(int(kind), 0, 0, b"[]") for kind in Kind])
+@example([(int(kind), 0, 0, b"[" * 100_000) for kind in Kind])
+@example([(int(Kind.COUNTS), 0, 0, b'{"repaired": 1180591620717411303424}')])
+@example([(int(Kind.STATE), 0, 0, b'{"set":{},"persons":[["11",{},null,1,2]]}')])
+@example([(int(Kind.STATE), 0, 0, b'{"set":{},"persons":[["11","1",null,1,9223372036854775808]]}')])
+@example([(int(Kind.STATE), 0, 0, b'{"set":{"identity:11":[1,{}]},"purge":{}}')])
+@example([(int(Kind.COUNTS), 0, 0, b'{"": 9223372036854775808}')])
+@example([(int(Kind.REQUEST), 0, 0, b'{"id":{},"what":[]}')])
+@example([(int(Kind.STATE), 0, 0, b'{"set":{},"identify":["11",{},[]]}')])
+@example([(int(Kind.STATE), 0, 0, b'{"set":{},"gone":[1180591620717411303424,{}]}')])
 @example([(int(kind), 0, 0, b"{}") for kind in Kind])
 def test_any_record_can_be_absorbed(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, int, bytes]]
