@@ -94,7 +94,8 @@ def test_names_in_the_readme_exist() -> None:
 
 def test_links_lead_somewhere() -> None:
     """Every file that a document links to exists, and so does the heading."""
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    names = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md")
+    for document in names:
         for target, _, heading in re.findall(
             r"\]\(([A-Za-z_./]+\.md)(#([a-z-]+))?\)", (ROOT / document).read_text("utf-8")
         ):
