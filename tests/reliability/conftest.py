@@ -35,3 +35,9 @@ def _shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes what is done to files fail."""
     return _built("faults", tmp_path_factory)
+
+
+@pytest.fixture(name="clock_shim", scope="session")
+def _clock_shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shifts the wall clock."""
+    return _built("clock", tmp_path_factory)

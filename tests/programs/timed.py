@@ -1,0 +1,24 @@
+"""
+An agent that records the numbers that it is told, one a line, until its input ends.
+
+    timed.py DIRECTORY ENDPOINT
+
+answers each with a line `number wall-clock`, as it saw the clock when `track` had returned.
+"""
+
+import sys
+import time
+
+from heap_agent import Agent
+
+with Agent(
+    "11",
+    directory=sys.argv[1],
+    endpoint=sys.argv[2],
+    interval=0.3,
+    identity_budget=None,
+    app_budget=None,
+) as agent:
+    for line in sys.stdin:
+        agent.track("Recorded", {"number": int(line)})
+        print(int(line), time.time(), flush=True)
