@@ -145,7 +145,9 @@ def test_a_clock_that_is_set_back(device: Callable[[float], Device], collector: 
     one = device(0)
     one.record()
     one.arrives()
-    one.set_clock(-YEAR)
+    one.record()
+    one.set_clock(-YEAR)  # while a delivery is due a moment later
+    one.arrives()
     one.record()
     one.arrives()
     one.end()
@@ -168,6 +170,23 @@ def test_a_step_while_no_program_runs(
     one.restart()
     time.sleep(2)
     one.record()
+    collector.start()
+    one.arrives()
+    figure("worst, s", f"{one.assert_true():.3f}")
+
+
+def test_a_clock_that_is_slewed(
+    device: Callable[[float], Device], collector: Collector, figure: Callable[[str, object], None]
+) -> None:
+    """
+    A clock that is drawn to the truth in small pieces keeps the order, and is no step.
+    """
+    collector.stop()
+    one = device(-1.0)
+    for tenth in range(10):
+        one.set_clock(-1.0 + tenth / 10)
+        one.record(1)
+        time.sleep(0.2)
     collector.start()
     one.arrives()
     figure("worst, s", f"{one.assert_true():.3f}")

@@ -104,7 +104,7 @@ def test_any_call_may_fail(
     every = list(range(1 + part, calls + 1, PARTS))
     chosen = [
         (first, chance.choice(LASTING), chance.choice((errno.EIO, errno.ENOSPC)))
-        for first in (every if trials.LONG else chance.sample(range(1, calls + 1), 12))
+        for first in (every if trials.LONG else chance.sample(range(1, calls + 1), 10))
     ]
     lost: dict[str, int] = {}
     for round_, (first, lasting, fault) in enumerate(chosen):
