@@ -95,7 +95,7 @@ def size_of(directory: Path) -> int:
 
 def test_sixteen_threads_in_four_processes(tmp_path: Path, sink: Sink, figure: Figure) -> None:
     """All record at once into one directory: every event arrives, once, and the books balance."""
-    seconds = tries(2, 60)
+    seconds = tries(1, 60)
     programs = [start("crowd", tmp_path / "state", sink.url, seconds, n) for n in range(4)]
     recorded = {
         int(stream): number
@@ -118,7 +118,7 @@ def test_a_long_time_offline(tmp_path: Path, sink: Sink, figure: Figure) -> None
     A backlog takes disk and no memory, arrives as a whole when there is a network, and then
     the directory is as small as one that never had it.
     """
-    count, state = tries(50_000, 1_000_000), tmp_path / "state"
+    count, state = tries(20_000, 1_000_000), tmp_path / "state"
     told(start("hoard", tmp_path / "small", "http://127.0.0.1:9", 1))
     told(start("empty", tmp_path / "small", sink.url))
     hoarded = told(start("hoard", state, "http://127.0.0.1:9", count))
@@ -156,7 +156,7 @@ def leaks(samples: list[list[int]]) -> dict[str, int]:
 
 def test_nothing_leaks(tmp_path: Path, sink: Sink, figure: Figure) -> None:
     """A process that records and delivers millions of events stays as large as it was."""
-    count = tries(100_000, 10_000_000)
+    count = tries(60_000, 10_000_000)
     found = told(start("steady", tmp_path / "state", sink.url, count, 330))
     gained = leaks(found["samples"])
     figure("events", found["recorded"])

@@ -75,7 +75,7 @@ def cut(
 
 
 @pytest.mark.parametrize("names", Names)
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", range(trials.tries(1, 4)))
 def test_a_cut_at_every_call(
     shim: Path, tmp_path: Path, place: Path, names: Names, part: int, figure: Figure
 ) -> None:
