@@ -231,6 +231,9 @@ class Store:
                 self._return_to_disk()
             lost = self._leave_word()
             self.disown()
+            if self.journal.storage != "disk" and not self._pressed:
+                # The last chance of what was lost to be counted.
+                self.journal.retry()
             self.journal.close()
             return lost
 

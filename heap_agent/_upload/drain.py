@@ -319,14 +319,20 @@ class Drain:
         done = self._absorb_some()
         self._add_requests_of(done)
         self._nudge_for_others()
+        refusing: list[Ledger] = []
         while not self._stopping.is_set() or deadline is not None:
             if deadline is not None and time.monotonic() >= deadline:
                 return 0.0
             try:
-                wait = self._step(deadline)
+                wait = self._step(deadline, refusing)
             except DatabaseTrouble as error:
                 self._store.trouble_while_delivering(error)
-                return self._delivery.policy.interval
+                ledger = self._store.ledger
+                if ledger is None or ledger in refusing:
+                    return self._delivery.policy.interval
+                # What is in memory can leave all the same.
+                refusing.append(ledger)
+                continue
             if wait is None:
                 continue
             if wait >= 0:
@@ -341,14 +347,17 @@ class Drain:
                 return None
         return 0.0
 
-    def _step(self, deadline: float | None) -> float | None:
+    def _step(self, deadline: float | None, refusing: Sequence[Ledger]) -> float | None:
         """
-        One request at most.
+        One request at most, from a ledger that has not refused in this pass.
 
         Returns:
             None to go on, seconds to wait, or -1 when there is nothing to send.
         """
-        ledger, candidates = self._look(self._usable())
+        usable = [ledger for ledger in self._usable() if ledger not in refusing]
+        if refusing and not usable:
+            return self._delivery.policy.interval
+        ledger, candidates = self._look(usable)
         if self._outdated:
             return _BUSY_PATIENCE
         if ledger is None or not self._may_send():

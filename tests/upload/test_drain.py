@@ -4,6 +4,9 @@ The sender's loop with a real store and a sender that answers as it is told.
 
 from __future__ import annotations
 
+import errno
+import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from heap_agent._core.delivery import Delivery, Policy
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.outcomes import Answer, Outcome, unreachable
 from heap_agent._core.state import PAUSED
+from heap_agent._store.journal import Seams
 from heap_agent._store.store import Store
 from heap_agent._store.system import Clock
 from heap_agent._upload.drain import Drain
@@ -100,11 +104,11 @@ class Setting:
 
 
 @pytest.fixture(name="make")
-def _make(tmp_path: Path) -> Iterator[Callable[[], Setting]]:
+def _make(tmp_path: Path) -> Iterator[Callable[..., Setting]]:
     made: list[Setting] = []
 
-    def make() -> Setting:
-        store = Store(tmp_path, Clock(), max_bytes=1 << 26)
+    def make(seams: Seams = Seams()) -> Setting:  # noqa: B008 - frozen
+        store = Store(tmp_path, Clock(), max_bytes=1 << 26, seams=seams)
         store.open()
         line = Line()
         setting = Setting(store, line, None)  # type: ignore[arg-type]
@@ -299,6 +303,37 @@ def test_what_holds_one_row_back_lets_the_sender_look_again(
 
     assert here.line.paths[-1] == "/api/add_user_properties"
     assert len(here.line.bodies) == 2
+
+
+def test_a_disk_that_refuses_does_not_hold_up_what_is_in_memory(
+    make: Callable[..., Setting], tmp_path: Path
+) -> None:
+    """Rows on it must stay, because their answer could not be written; others can leave."""
+    refuses = False
+
+    def write(fd: int, data: bytes) -> int:
+        if refuses:
+            raise OSError(errno.EIO, "it refuses")
+        return os.write(fd, data)
+
+    here = make(Seams(write=write))
+    here.record("A")
+    here.store.absorb(freeze=False)
+    refuses = True
+    here.record("B")
+    here.store.mend(0.0, patience=0.0)
+    assert here.store.memory is not None
+    with sqlite3.connect(tmp_path / "queue-1.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        here.drain.tick()
+        other.execute("ROLLBACK")
+    other.close()
+
+    assert [b'"event":"B"' in body for body in here.line.bodies] == [True]
+    refuses = False
+    here.store.mend(0.0)
+    assert here.drain.flush(None)
+    assert here.counts == (0, 2, 0)
 
 
 def test_an_answer_for_files_that_are_gone(make: Callable[[], Setting], tmp_path: Path) -> None:
