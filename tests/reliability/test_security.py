@@ -209,7 +209,8 @@ def test_no_variable_turns_verification_off(
         monkeypatch.setenv(name, str(bundle) if value == "ours" else value)
     agent = make_agent(endpoint=secure.url)
     agent.track("Ordered")
-    assert not agent.flush(timeout=1.5)
+    # No time of ours: a busy machine takes a while to shake hands.
+    assert not agent.flush()
     assert "CERTIFICATE_VERIFY_FAILED" in str(agent.status().last_error)
     assert secure.requests == []
     balanced(agent)
