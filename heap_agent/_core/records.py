@@ -22,7 +22,6 @@ This module must not know about files: it takes bytes and gives values.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NamedTuple
@@ -31,7 +30,7 @@ from zlib import adler32, crc32
 PART_MAGIC: Final = b"HEAPJRN1"
 RECORD_MAGIC: Final = b"\xff\xfeHA"
 
-_WRITER: Final = re.compile("[0-9a-f]{16}")
+_HEX: Final = frozenset("0123456789abcdef")
 
 _PART: Final = Struct("<8sII")
 _HEAD: Final = Struct("<4sIBBqqQ")
@@ -168,7 +167,8 @@ def _makes_sense(header: PartHeader) -> bool:
     return (
         type(header.boot_id) is str
         and type(header.writer) is str
-        and _WRITER.fullmatch(header.writer) is not None
+        and len(header.writer) == 16
+        and _HEX.issuperset(header.writer)
         and _is_number(header.salt, 32)
         and all(_is_number(number, 64) for number in numbers)
         and (header.replaces is None or len(header.replaces) == 2)

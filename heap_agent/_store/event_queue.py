@@ -95,7 +95,10 @@ def _ranges(ids: Collection[int]) -> list[tuple[int, int]]:
     return found
 
 
-def _dropped(counts: Counter[str]) -> int:
+def dropped_events(counts: Counter[str]) -> int:
+    """
+    Events that the books call dropped, whatever the reason.
+    """
     return sum(value for name, value in counts.items() if name.startswith(DROPPED))
 
 
@@ -541,11 +544,10 @@ class EventQueue:
             found += [f"row {row[0]} is queued and dead" for row in both]
             counts = self.counts()
             if counts[RECORDED] != self._kept(counts):
-                dropped = _dropped(counts)
                 found.append(
                     f"the books do not balance: recorded {counts[RECORDED]}, "
                     f"queued {self.count()}, delivered {counts[DELIVERED]}, "
-                    f"dead {self.dead_count()}, dropped {dropped}"
+                    f"dead {self.dead_count()}, dropped {dropped_events(counts)}"
                 )
             newest = self._single("SELECT coalesce(max(id), 0) FROM entry")
             if newest and newest >= self._counter("next_id"):
@@ -580,7 +582,7 @@ class EventQueue:
 
     def _kept(self, counts: Counter[str]) -> int:
         """What became of all that was recorded."""
-        return self.count() + counts[DELIVERED] + self.dead_count() + _dropped(counts)
+        return self.count() + counts[DELIVERED] + self.dead_count() + dropped_events(counts)
 
     def _victims(self, kinds: Sequence[Kind]) -> list[tuple[int, int]]:
         places = ",".join(str(int(kind)) for kind in kinds)

@@ -87,11 +87,11 @@ def salvage(directory: Path) -> Salvaged:
     """
     old = outlook.database_path(directory)
     draft = directory / "queue.draft"
-    _refuse_without_room(old)
-    remove_database(draft)
-    for earlier in outlook.generations(directory)[:-1]:
-        remove_database(earlier)
     try:
+        _refuse_without_room(old)
+        remove_database(draft)
+        for earlier in outlook.generations(directory)[:-1]:
+            remove_database(earlier)
         done = _build(old, draft)
         system.file_sync(draft)
         os.rename(draft, done.path)
@@ -140,25 +140,28 @@ def _opened(old: Path, draft: Path) -> Iterator[Reader | None]:
     if not old.exists() or old.stat().st_size < PAGE_BYTES:
         yield None
         return
-    copy = draft.with_name(draft.name + ".copy")
-    remove_database(copy)
+    source, copy = old, draft.with_name(draft.name + ".copy")
     try:
-        with Reader(old, damaged=True) as reader:
-            if _knows_its_tables(reader):
-                yield reader
-                return
-    except DatabaseTrouble as error:
-        if error.trouble is not Trouble.CORRUPT:
-            raise
-    _copy_with_fresh_head(old, copy)
-    try:
-        with Reader(copy, damaged=True) as reader:
+        if not _knows_its_tables(old):
+            source = copy
+            _copy_with_fresh_head(old, copy)
+        with Reader(source, damaged=True) as reader:
             yield reader
     finally:
         remove_database(copy)
 
 
-def _knows_its_tables(reader: Reader) -> bool:
+def _knows_its_tables(path: Path) -> bool:
+    try:
+        with Reader(path, damaged=True) as reader:
+            return _has_tables(reader)
+    except DatabaseTrouble as error:
+        if error.trouble is not Trouble.CORRUPT:
+            raise
+        return False
+
+
+def _has_tables(reader: Reader) -> bool:
     try:
         reader.query("SELECT (SELECT id FROM entry LIMIT 0), (SELECT id FROM dead LIMIT 0)")
     except DatabaseTrouble:
@@ -170,6 +173,7 @@ def _copy_with_fresh_head(old: Path, copy: Path) -> None:
     """
     A copy whose first page is that of an empty database, which says where the tables are.
     """
+    remove_database(copy)
     Database(copy).close()
     head = bytearray(copy.read_bytes()[:PAGE_BYTES])
     # The size in pages: SQLite reads no further.

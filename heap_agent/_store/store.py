@@ -35,7 +35,7 @@ from heap_agent._store import parts as files
 from heap_agent._store.absorb import BATCH, Absorbed, Request
 from heap_agent._store.bell import Bell
 from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, Trouble, remove_database
-from heap_agent._store.event_queue import DROPPED, RECORDED
+from heap_agent._store.event_queue import DROPPED, RECORDED, dropped_events
 from heap_agent._store.journal import Journal, Seams, is_held_here
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.memory import Memory
@@ -133,7 +133,6 @@ class Store:
         self._schema_is_newer = False
         self._to_check = False  # the machine was started anew, or SQLite complains
         self._accused = 0  # how often somebody has called the database damaged
-        self._condemned: str | None = None  # why it is to be salvaged
         self._salvaged: float | None = None
         self._state_is_lost = False
         self._replacing = False  # files that somebody removed
@@ -183,9 +182,6 @@ class Store:
             self._held = try_lock(directory / OWNER_LOCK)
         if self._held is None:
             return False
-        if self._condemned is not None:
-            why, self._condemned = self._condemned, None
-            self._salvage(directory, why)
         try:
             self.ledger = self._open_ledger(directory)
         except DatabaseTrouble as error:
@@ -823,24 +819,27 @@ class Store:
         power cut or a card that is worn out may have damaged it, and when SQLite says so.
         """
         self._to_check = False
-        found = self._damage()
-        if found or self._accused:
+        found: list[str] = []
+        if self._accused or self._damage():
             # A dying card says "malformed" of files that are sound: it is opened anew.
-            self._reopen()
+            self._close_ledger()
+            self.try_to_own()
             found = self._damage()
         if self.ledger is None:
             # Whoever owns it sees to it, or it is salvaged when it is opened.
             self._accused = 0
         elif found or self._accused > 1:
-            self._condemned = found[0] if found else "again and again"
-            self._reopen()
+            assert self.directory is not None
+            # The lock is still ours, so that nobody opens it meanwhile.
+            self._close_ledger()
+            self._salvage(self.directory, found[0] if found else "again and again")
+            self.try_to_own()
 
-    def _reopen(self) -> None:
+    def _close_ledger(self) -> None:
         ledger, self.ledger = self.ledger, None
         if ledger is not None:
             with suppress(DatabaseTrouble):
                 ledger.close()
-        self.try_to_own()
 
     def _damage(self) -> list[str]:
         """
@@ -1062,7 +1061,7 @@ class Store:
             if self.ledger is None and self.directory is not None:
                 found += outlook.check(self.directory)
             books = self.books()
-        dropped = sum(value for name, value in books.counts.items() if name.startswith(DROPPED))
+        dropped = dropped_events(books.counts)
         kept = books.queued + books.counts["delivered"] + books.dead + dropped
         if books.counts[RECORDED] != kept:
             found.append(
