@@ -201,6 +201,10 @@ class Disk:
             _set(self._stable, name, file)
         self._pending = []
 
+    def as_seen(self) -> dict[str, bytes]:
+        """Names and contents as the program sees them, with the power on."""
+        return {name: file.content(file.pending) for name, file in self._names.items()}
+
     def after_a_cut(self, chance: Random | None) -> dict[str, bytes]:
         """
         Names and contents as they may be found; without dice, what was synced alone.

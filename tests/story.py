@@ -6,16 +6,18 @@ directory that it has left.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from helpers import balanced, opened
 
+from heap_agent import Agent
 from heap_agent._core.events import Kind
 from heap_agent._core.state import is_identity
 from heap_agent._store.store import Store
-from heap_agent.testing import FakeClock
+from heap_agent.testing import Collector, FakeClock
 
 
 class Story:
@@ -89,6 +91,47 @@ def expect(directory: Path, story: Story, kept: set[int], clock: FakeClock) -> i
         )
         assert story.user in (None, _user(store)), "the user that was synced is gone"
         return store.books().counts["dropped.damaged"]
+
+
+def expect_delivered(directory: Path, story: Story) -> None:
+    """
+    An agent opens what another one has left, records an event and delivers everything.
+
+    Args:
+        directory: Where.
+        story: What the other has told.
+    """
+    clock = FakeClock(time.time())
+    clock.reboot()
+    with (
+        Collector() as collector,
+        Agent(
+            "11",
+            directory=directory,
+            endpoint=collector.url,
+            interval=3600,
+            identity_budget=None,
+            app_budget=None,
+            clock=clock,
+        ) as agent,
+    ):
+        agent.track("Recorded", {"n": -1})
+        assert agent.flush(30), agent.status()
+        balanced(agent)
+        arrived = [
+            event
+            for request in collector.requests
+            if request.method == "POST"
+            for event in json.loads(request.body).get("events", ())
+        ]
+        assert collector.conflicts == [] == collector.duplicates
+        numbers = {event["properties"]["n"] for event in arrived}
+        missing = story.synced - story.arrived - numbers
+        assert not missing, f"events are gone: {sorted(missing)}"
+        assert -1 in numbers
+        for event in arrived:
+            sent = story.sent.get(event["idempotency_key"], event)
+            assert sent == event, "one key was sent with two bodies"
 
 
 def _events(store: Store) -> dict[str, Mapping[str, Any]]:

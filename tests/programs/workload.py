@@ -3,11 +3,12 @@ A short life of an agent, which tells between its calls how far it is.
 
     workload.py DIRECTORY MARKS EVENTS BYTES [MUTANT]
 
-records so many events of up to so many bytes. Each line that is appended to MARKS is JSON:
-`{"tracked": n}` when the call for event n has returned, `{"synced": true, "user": [...]}`
-when all before and the user are on stable storage, `{"changing": true}` before the user is
-another, and `{"sent": [...], "accepted": true}` with the events of a request as its server
-has received it, before it answers.
+records so many events of up to so many bytes, on a machine that believes in 1970 until a
+server tells it better, so that each event is repaired when it is sent. Each line that is
+appended to MARKS is JSON: `{"tracked": n}` when the call for event n has returned,
+`{"synced": true, "user": [...]}` when all before and the user are on stable storage,
+`{"changing": true}` before the user is another, and `{"sent": [...], "accepted": true}` with
+the events of a request as its server has received it, before it answers.
 """
 
 import json
@@ -19,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import mutants
 
 from heap_agent import Agent
+from heap_agent.testing import FakeClock
 
 
 class Life:
@@ -26,7 +28,14 @@ class Life:
     One agent, its server, and what it tells.
     """
 
-    def __init__(self, directory: str, marks: str, size: int, first: int = 0) -> None:
+    def __init__(
+        self,
+        directory: str,
+        marks: str,
+        size: int,
+        first: int = 0,
+        clock: FakeClock | None = None,
+    ) -> None:
         self._marking = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._size = size
         self._next = first
@@ -40,6 +49,7 @@ class Life:
             max_bytes=4 << 20,
             identity_budget=None,
             app_budget=None,
+            clock=clock,
         )
 
     def run(self, events: int) -> None:
@@ -133,4 +143,4 @@ if __name__ == "__main__":
     directory, marks, events, size, *mutant = sys.argv[1:]
     for name in mutant:
         mutants.apply(name)
-    Life(directory, marks, int(size)).run(int(events))
+    Life(directory, marks, int(size), clock=FakeClock(0.0)).run(int(events))
