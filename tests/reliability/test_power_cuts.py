@@ -131,7 +131,7 @@ def test_a_cut_while_a_part_is_unlinked(
     """Events are in the part or in the database, whichever of the two comes through."""
     calls = live(shim, tmp_path, 40, 9_000)
     gone = unlinking(calls)
-    states, _ = cut(calls[: gone + 12], names, place, trials.tries(6, 300), begin=gone - 12)
+    states, _ = cut(calls[: gone + 12], names, place, trials.tries(6, 200), begin=gone - 12)
     figure("states", states)
     assert states > 20
 
