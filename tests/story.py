@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers import balanced, opened
 from heap_agent import Agent
 from heap_agent._core.events import Kind
 from heap_agent._core.state import is_identity
+from heap_agent._store.event_queue import RECORDED
 from heap_agent._store.store import Store
 from heap_agent.testing import Collector, FakeClock
 
@@ -62,6 +64,23 @@ def read(marks: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines() if line.endswith(b"}")]
 
 
+@contextmanager
+def left(directory: Path, clock: FakeClock) -> Iterator[tuple[Store, dict[str, Mapping[str, Any]]]]:
+    """
+    What a process has left, opened by another one and absorbed: the store, and the events
+    that wait or were refused for good, by their keys.
+    """
+    with opened(directory, clock) as store:
+        assert store.ledger is not None, store.trouble
+        while store.absorb(freeze=False).more:
+            pass
+        store.mend(0.0)
+        waiting = _events(store)
+        balanced(store)
+        assert len(_numbers(waiting)) == len(waiting), "one call has two keys"
+        yield store, waiting
+
+
 def expect(directory: Path, story: Story, kept: set[int], clock: FakeClock) -> int:
     """
     A process opens what another one has left.
@@ -75,16 +94,8 @@ def expect(directory: Path, story: Story, kept: set[int], clock: FakeClock) -> i
     Returns:
         How many torn records it has counted, now and before.
     """
-    with opened(directory, clock) as store:
-        assert store.ledger is not None, store.trouble
-        while store.absorb(freeze=False).more:
-            pass
-        store.mend(0.0)
-        waiting = _events(store)
-        balanced(store)
-        numbers = [event["properties"]["n"] for event in waiting.values()]
-        assert len(set(numbers)) == len(numbers), "one call has two keys"
-        missing = kept - set(numbers) - story.arrived
+    with left(directory, clock) as (store, waiting):
+        missing = kept - _numbers(waiting) - story.arrived
         assert not missing, f"events are gone: {sorted(missing)}"
         assert all(story.sent.get(key, event) == event for key, event in waiting.items()), (
             "one key stands for two events"
@@ -134,6 +145,33 @@ def expect_delivered(directory: Path, story: Story) -> None:
             assert sent == event, "one key was sent with two bodies"
 
 
+def expect_dropped(directory: Path, story: Story, lives: int, clock: FakeClock) -> int:
+    """
+    A process opens a full directory that others have left, which have delivered nothing.
+
+    Args:
+        directory: Where.
+        story: What they have told.
+        lives: How many there were: each may have recorded one event without telling.
+        clock: Of this process.
+
+    Returns:
+        How many events were dropped.
+    """
+    with left(directory, clock) as (store, waiting):
+        counts = store.books().counts
+        dropped = counts["dropped.full"]
+        gone = len(story.tracked - _numbers(waiting))
+        assert gone <= dropped <= gone + lives, f"{gone} are gone, {dropped} were counted"
+        assert len(story.tracked) <= counts[RECORDED] <= len(story.tracked) + lives
+        assert counts[RECORDED] == len(waiting) + dropped, "lost for another reason"
+        return dropped
+
+
+def _numbers(events: Mapping[str, Mapping[str, Any]]) -> set[int]:
+    return {event["properties"]["n"] for event in events.values()}
+
+
 def _events(store: Store) -> dict[str, Mapping[str, Any]]:
     """What waits or was refused for good, by its key."""
     found: dict[str, Mapping[str, Any]] = {}
@@ -154,4 +192,7 @@ def _user(store: Store) -> list[str | None] | None:
     for name, facet in store.read_state().facets.items():
         if is_identity(name) and isinstance(facet.value, dict):
             return [facet.value["user_id"], facet.value["identity"]]
-    return None
+    assert store.directory is not None
+    # Nobody has changed who the first one was.
+    published = [path.read_text("ascii") for path in store.directory.glob("user-*-*")]
+    return [published[0], None] if published else None

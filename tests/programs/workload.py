@@ -23,9 +23,22 @@ from heap_agent import Agent
 from heap_agent.testing import FakeClock
 
 
+class Marks:
+    """
+    What is told, in one file whoever tells it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._marking = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def mark(self, **what: object) -> None:
+        """Tell something."""
+        os.write(self._marking, json.dumps(what).encode() + b"\n")
+
+
 class Life:
     """
-    One agent, its server, and what it tells.
+    One agent, its server unless somebody else has one, and what it tells.
     """
 
     def __init__(
@@ -35,15 +48,16 @@ class Life:
         size: int,
         first: int = 0,
         clock: FakeClock | None = None,
+        endpoint: str | None = None,
     ) -> None:
-        self._marking = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._marks = Marks(marks)
         self._size = size
         self._next = first
-        self._server = Server(self)
+        self._server = None if endpoint else Server(self._marks)
         self.agent = Agent(
             "11",
             directory=directory,
-            endpoint=f"http://127.0.0.1:{self._server.server_port}",
+            endpoint=endpoint or f"http://127.0.0.1:{self._server.server_port}",
             interval=3600,
             sync_interval=3600,
             max_bytes=4 << 20,
@@ -53,7 +67,8 @@ class Life:
         )
 
     def run(self, events: int) -> None:
-        """All that an agent goes through."""
+        """All that an agent goes through, with a server of its own."""
+        assert self._server is not None
         self.track(events // 4)
         self.sync()
         self.mark(changing=True)
@@ -75,7 +90,7 @@ class Life:
 
     def mark(self, **what: object) -> None:
         """Tell something."""
-        os.write(self._marking, json.dumps(what).encode() + b"\n")
+        self._marks.mark(**what)
 
     def track(self, count: int) -> None:
         """Record the next few events."""
@@ -86,6 +101,10 @@ class Life:
             self.mark(tracked=number)
         self._next += count
 
+    def go_on_from(self, number: int) -> None:
+        """What is recorded from now on has other numbers."""
+        self._next = number
+
     def sync(self) -> None:
         """See to it that nothing so far can be lost."""
         assert self.agent.sync()
@@ -95,9 +114,9 @@ class Life:
 class Server(HTTPServer):
     """A server that tells what it was sent."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, marks: Marks) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.life = life
+        self.marks = marks
         self._to_refuse = 0
         # How often it looks whether it should end is what a life takes to end.
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -127,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         """Tell first, then answer."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         status = self.server.judge()
-        self.server.life.mark(sent=body.get("events", []), accepted=status == 200)
+        self.server.marks.mark(sent=body.get("events", []), accepted=status == 200)
         self._answer(status)
 
     def _answer(self, status: int) -> None:

@@ -43,8 +43,17 @@ static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
     static type (*real)(__VA_ARGS__); \
     if (!real) real = (type (*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
 
+/* A fork must not copy the lock while another thread holds it. */
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+static void after_fork(void) { pthread_mutex_unlock(&lock); }
+static void in_child(void)
+{
+    lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+}
+
 __attribute__((constructor)) static void begin(void)
 {
+    pthread_atfork(before_fork, after_fork, in_child);
     directory = getenv("RECORD_DIRECTORY");
     marks = getenv("RECORD_MARKS");
     const char *path = getenv("RECORD_LOG");
