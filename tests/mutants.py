@@ -16,14 +16,18 @@ from typing import Any, Final
 
 import attrs
 
+from heap_agent import Agent
 from heap_agent._core import wire
 from heap_agent._core.budget import Budget
 from heap_agent._core.delivery import Delivery, Send
 from heap_agent._core.events import Kind
 from heap_agent._store import rows
+from heap_agent._store.absorb import Absorber
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import EventQueue
 from heap_agent._store.ledger import Ledger
+from heap_agent._store.owner import HeldLock, try_lock
+from heap_agent._store.store import Store
 from heap_agent._upload.drain import Drain
 
 
@@ -61,6 +65,60 @@ def _key_minted_at_send() -> None:
         )
 
     wire.join_batch = broken
+
+
+def _drops_counted_afterwards() -> None:
+    """What was dropped is counted when there is room, in a transaction of its own."""
+    make_room: Any = Store._make_room
+    add = EventQueue.add
+
+    def broken(self: Store, ledger: Ledger) -> Any:
+        counts: list[Any] = []
+        EventQueue.add = lambda _, more: counts.append(more)  # type: ignore[method-assign]
+        try:
+            over = make_room(self, ledger)
+        finally:
+            EventQueue.add = add  # type: ignore[method-assign]
+        for more in counts:
+            with ledger.database.transact():
+                ledger.queue.add(more)
+        return over
+
+    Store._make_room = broken  # type: ignore[method-assign]
+
+
+def _children_share_a_journal() -> None:
+    """A forked child goes on where its parent is."""
+    Agent._begin_in_child = lambda self: None  # type: ignore[method-assign]
+
+
+def _living_journals_are_taken_for_dead() -> None:
+    """Whoever absorbs does not mind who holds a journal's lock."""
+
+    def broken(self: Absorber, id: str) -> HeldLock | None:
+        assert self._directory is not None
+        return try_lock(self._directory / f"{id}-{os.getpid()}.taken")
+
+    Absorber._try = broken  # type: ignore[method-assign]
+
+
+def _migrations_numbered_afterwards() -> None:
+    """A migration is committed before its number is."""
+    configure: Any = Database._configure
+
+    def broken(self: Database, execute: Callable[..., Any]) -> None:
+        numbers: list[str] = []
+
+        def without_numbers(sql: str, *rest: Any) -> Any:
+            if sql.startswith("PRAGMA user_version="):
+                return numbers.append(sql)
+            return execute(sql, *rest)
+
+        configure(self, without_numbers)
+        for sql in numbers:
+            execute(sql)
+
+    Database._configure = broken  # type: ignore[method-assign]
 
 
 def _rows_without_checksums() -> None:
@@ -112,6 +170,10 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
     "ack before the answer": _ack_before_the_answer,
     "key minted at send": _key_minted_at_send,
+    "drops counted afterwards": _drops_counted_afterwards,
+    "children share a journal": _children_share_a_journal,
+    "living journals are taken for dead": _living_journals_are_taken_for_dead,
+    "migrations numbered afterwards": _migrations_numbered_afterwards,
     "rows without checksums": _rows_without_checksums,
     "books that are not put right": _books_that_are_not_put_right,
     "budgets forget early": _budgets_forget_early,
