@@ -120,7 +120,7 @@ def fork(live: Callable[[], None]) -> int:
 
 def born(first: int) -> Life:
     """An agent that delivers to the server of all."""
-    return Life(directory, marks, 3_000, first, endpoint)
+    return Life(directory, marks, 3_000, first, endpoint=endpoint)
 
 
 def live_on(life: Life, events: int) -> None:
@@ -211,7 +211,7 @@ def daemon(first: int, events: int, calls: int, other: int) -> None:
 
 def crowded(first: int, events: int, calls: int, other: int) -> None:
     die_after(calls)
-    life = Life(directory, marks, 7_000, first, NOWHERE)
+    life = Life(directory, marks, 7_000, first, endpoint=NOWHERE)
     life.track(events)
     life.agent.flush()
     life.track(events)
@@ -221,7 +221,7 @@ def crowded(first: int, events: int, calls: int, other: int) -> None:
 def update(first: int, events: int, calls: int, other: int) -> None:
     updates.know(other)
     die_after(calls)
-    life = Life(directory, marks, 700, first, NOWHERE)
+    life = Life(directory, marks, 700, first, endpoint=NOWHERE)
     life.track(events)
     life.agent.flush()
     life.agent.shutdown(0)
