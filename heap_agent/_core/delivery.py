@@ -82,14 +82,15 @@ mean that the server refuses everything today. Then:
     TRIAL      a witness is accepted                  CONVICTED
     TRIAL      five witnesses rejected, or no more    TRIAL, after the longest
                                                       back-off, with one witness
-    CONVICTED  640 singles rejected in a row          TRIAL: all are restored
+    CONVICTED  640 more singles rejected in a row     TRIAL: all are restored
     CONVICTED  an ordinary request is accepted        NORMAL
 
 Witnesses are single rows from elsewhere in the lane, the newest of another name
 first; they alone leave out of order, and none is buried. The rejected go to the front
 of the suspects and are judged again after the trial. Where they are all there
 is, one of them is the witness of a later trial, or a lane that was healed would
-never find out.
+never find out. Those of the 640 that are rejected again after a witness was accepted are not counted
+once more: the next trial is about the rows behind them.
 """
 
 from __future__ import annotations
@@ -534,7 +535,7 @@ class Delivery:
         return self._single_rejected(lane, flight.ids[0])
 
     def _single_rejected(self, lane: Lane, id: int) -> Verdict:
-        if lane.mode is not Mode.TRIAL:
+        if lane.mode is not Mode.TRIAL and id not in lane.judged:
             lane.rejected.append(id)
             if len(lane.rejected) == lane.trial_size:
                 lane.start_trial()

@@ -204,8 +204,10 @@ class Lane:
 
     `rejected` are the singles rejected in a row, oldest first: all buried, and
     fewer than `trial_size`, in NORMAL and CONVICTED mode; those that are kept, in
-    TRIAL mode. `tried` are the witnesses that were rejected; `is_hung`: a trial has
-    failed before.
+    TRIAL mode. `judged` are the `RETRIAL_SIZE` of a trial that a witness has ended: if they are
+    rejected again they count no more, or a longer row of bad ones would be restored for
+    ever. `tried` are the witnesses that were rejected; `is_hung`: a trial
+    has failed before.
     """
 
     kind: Kind
@@ -215,6 +217,7 @@ class Lane:
     suspects: Suspects = attrs.field(factory=Suspects)
     mode: Mode = Mode.NORMAL
     rejected: list[int] = attrs.field(factory=list)
+    judged: set[int] = attrs.field(factory=set)
     tried: set[int] = attrs.field(factory=set)
     witnesses_left: int = TRIAL_SIZE
     is_hung: bool = False
@@ -241,12 +244,15 @@ class Lane:
 
     def convict(self) -> None:
         self._enter(Mode.CONVICTED)
+        # A few that were refused once may have met a moment of an ill server.
+        self.judged = set(self.rejected) if len(self.rejected) >= RETRIAL_SIZE else set()
         self.rejected.clear()
 
     def clear(self) -> None:
         """An ordinary request was accepted: all is well here."""
         self.mode = Mode.NORMAL
         self.rejected.clear()
+        self.judged.clear()
 
     @property
     def trial_size(self) -> int:
@@ -284,6 +290,7 @@ class Lane:
             "pause": self.pause.snapshot(now),
             "mode": self.mode.name,
             "rejected": list(self.rejected),
+            "judged": sorted(self.judged),
             "hung": self.is_hung,
         }
 
@@ -292,8 +299,7 @@ class Lane:
         self.window.items = int(number(saved.get("items"), 1, items, items))
         self.window.bytes = int(number(saved.get("bytes"), 1, bytes_, bytes_))
         self.pause.restore(now, saved.get("pause"))
-        rejected, mode = saved.get("rejected"), saved.get("mode")
-        ids = [id for id in rejected if isinstance(id, int)] if isinstance(rejected, list) else []
+        ids, mode = _ids(saved.get("rejected")), saved.get("mode")
         if mode == Mode.TRIAL.name and len(ids) >= TRIAL_SIZE:
             self._enter(Mode.TRIAL)
             self.rejected = ids
@@ -302,8 +308,13 @@ class Lane:
             return
         if mode == Mode.CONVICTED.name:
             self._enter(Mode.CONVICTED)
+            self.judged = set(_ids(saved.get("judged")))
         if len(ids) < self.trial_size:
             self.rejected = ids
+
+
+def _ids(data: object) -> list[int]:
+    return [id for id in data if isinstance(id, int)] if isinstance(data, list) else []
 
 
 def _halves(ids: tuple[int, ...]) -> list[Group]:

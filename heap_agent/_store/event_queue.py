@@ -344,7 +344,7 @@ class EventQueue:
         if not ids:
             return
         with self.database.transact() as execute:
-            self._front = Front()
+            self._front = self._front.without(ids)
             for id in ids:
                 execute(
                     f"INSERT OR REPLACE INTO dead SELECT {COLUMNS}, ?, ?, ? "

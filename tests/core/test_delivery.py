@@ -551,6 +551,7 @@ def names_of(count: int) -> list[Candidate]:
     [
         pytest.param(2_000, set(range(50, 2_001, 100)), id="1 %"),
         pytest.param(2_000, set(range(500, 600)), id="100 adjacent"),
+        pytest.param(2_000, set(range(500, 1_500)), id="1,000 adjacent"),
         pytest.param(2_000, {1, 2, 3, 4, 5}, id="first five"),
         pytest.param(2_000, set(range(1, 101)), id="first hundred"),
         pytest.param(2_000, {1_000, 1_001}, id="border of two batches"),
@@ -564,6 +565,18 @@ def test_exactly_the_poison_ends_dead(count: int, poison: set[int]) -> None:
     device.run(refusing(poison))
     assert set(device.dead) == poison
     assert {row.id for row in device.delivered} == set(range(1, count + 1)) - poison
+
+
+def test_a_long_row_of_poison_ends_dead_across_restarts() -> None:
+    """A device that restarts while it judges does not begin again for ever."""
+    device = Device(rows=names_of(2_000))
+    poison = set(range(500, 1_500))
+    for turn in range(8_000):
+        device.turn(refusing(poison))
+        if turn % 300 == 0:
+            device.restart(device.now)
+    assert set(device.dead) == poison
+    assert not device.queue
 
 
 def test_poison_alone_is_kept_until_a_good_event_comes() -> None:
@@ -946,7 +959,9 @@ def test_garbage_in_a_snapshot_delays_but_never_stops(saved: object, key: str) -
         assert len(device.delivered) == 5
 
 
-@pytest.mark.parametrize("field", ["items", "bytes", "pause", "mode", "rejected", "hung"])
+@pytest.mark.parametrize(
+    "field", ["items", "bytes", "pause", "mode", "rejected", "judged", "hung"]
+)
 @settings(max_examples=25)
 @given(value=junk)
 def test_garbage_in_a_lane_delays_but_never_stops(field: str, value: object) -> None:
