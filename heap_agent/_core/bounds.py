@@ -74,7 +74,7 @@ class Bounds(NamedTuple):
 
     @property
     def unseen(self) -> int:
-        """What a journal may take until its process looks at the directory again."""
+        """What all journals may take until their processes look at the directory again."""
         return self.full // 8
 
     @property

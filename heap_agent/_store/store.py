@@ -657,9 +657,9 @@ class Store:
         if self.directory is not None:
             sizes, written = found or self.measure()
             used = sizes.journals + sizes.others + max(sizes.database, self._folded())
-            # All who record measure the same room.
-            room = (self.bounds.full - used) // max(1, sizes.writers)
-            self.journal.allow(min(room, self.bounds.unseen), since=written)
+            # All who record measure the same room, and any of them may have slept since.
+            room = min(self.bounds.full - used, self.bounds.unseen)
+            self.journal.allow(room // max(1, sizes.writers), since=written)
 
     def _folded(self) -> int:
         """

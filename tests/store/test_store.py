@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -241,6 +241,34 @@ def test_a_guest_alone_stops_at_the_hard_cap(state_dir: Path, clock: FakeClock) 
             assert guest.read_state().flag(PAUSED)
         owner.absorb(freeze=False)
         assert owner.books().counts["dropped.full"] == refused
+        balanced(owner)
+
+
+def test_guests_that_have_not_looked_stop_in_time(state_dir: Path, clock: FakeClock) -> None:
+    """What each may record until its next look counts for all of them together."""
+    limit = 4 * 2**20
+    with opened(state_dir, clock) as owner, ExitStack() as stack:
+        owner.journal.close()
+        guests = [
+            stack.enter_context(opened(state_dir, clock, max_bytes=limit)) for _ in range(4)
+        ]
+        for guest in guests:
+            track(guest, n=0)
+            guest.keep_within_bounds()
+        first, *others = guests
+        while track(first, n=1, text="x" * 300):
+            if first.journal.full:
+                first.journal.rotate()
+            if first.journal.refusing:
+                first.keep_within_bounds()
+        for guest in others:
+            while track(guest, n=2, text="x" * 300):
+                pass
+
+        assert limit // 2 < outlook.sizes(state_dir).total <= limit
+        for guest in guests:
+            guest.flush_counts()
+        owner.absorb(freeze=False)
         balanced(owner)
 
 
