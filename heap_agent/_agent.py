@@ -52,16 +52,16 @@ from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.forking import undivided
 from heap_agent._store.journal import is_held_here
 from heap_agent._store.keeper import Duties, Keeper
-from heap_agent._store.store import (
-    FLUSH,
-    Measured,
-    Store,
+from heap_agent._store.room import Measured
+from heap_agent._store.signs import (
     consent_was_withdrawn,
     copied_from_elsewhere,
     first_user,
+    forget_first_users,
     known_first_user,
     note_consent,
 )
+from heap_agent._store.store import FLUSH, Store
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
 if TYPE_CHECKING:
@@ -433,7 +433,7 @@ class Agent:
         if not state.consent.given or self._app_id == _NAMELESS:
             # Without consent nobody new is made up; whoever was not purged is still there.
             return User(known_first_user(*place) or self._unpublished.get(self._app_id, _NOBODY))
-        self._store.forget_first_users(state)
+        forget_first_users(self._directory, state)
         fresh = self._unpublished.pop(self._app_id, None) or _random_id()
         user_id = first_user(*place, fresh)
         if known_first_user(*place) is None:
@@ -943,7 +943,7 @@ class Agent:
             self._session, self._session_until = None, -1
             self._derive()
         if purge:
-            self._store.forget_first_users()
+            forget_first_users(self._directory)
             # What was written here goes when the owner unlinks the sealed part.
             self._store.journal.rotate()
         self._keeper.sync_soon()

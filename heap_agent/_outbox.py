@@ -26,7 +26,8 @@ from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.database import DatabaseTrouble
 from heap_agent._store.forking import undivided
 from heap_agent._store.keeper import TICK
-from heap_agent._store.store import Measured, Store
+from heap_agent._store.room import Measured
+from heap_agent._store.store import Store
 
 if TYPE_CHECKING:
     from heap_agent._upload.drain import Drain, Sender

@@ -27,7 +27,7 @@ from heap_agent._store.database import Database
 from heap_agent._store.event_queue import EventQueue
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.owner import HeldLock, try_lock
-from heap_agent._store.store import Store
+from heap_agent._store.room import Room
 from heap_agent._upload.drain import Drain
 
 
@@ -69,10 +69,10 @@ def _key_minted_at_send() -> None:
 
 def _drops_counted_afterwards() -> None:
     """What was dropped is counted when there is room, in a transaction of its own."""
-    make_room: Any = Store._make_room
+    make_room: Any = Room.make
     add = EventQueue.add
 
-    def broken(self: Store, ledger: Ledger) -> Any:
+    def broken(self: Room, ledger: Ledger) -> Any:
         counts: list[Any] = []
         EventQueue.add = lambda _, more: counts.append(more)  # type: ignore[method-assign]
         try:
@@ -84,7 +84,7 @@ def _drops_counted_afterwards() -> None:
                 ledger.queue.add(more)
         return over
 
-    Store._make_room = broken  # type: ignore[method-assign]
+    Room.make = broken  # type: ignore[method-assign]
 
 
 def _children_share_a_journal() -> None:

@@ -18,7 +18,8 @@ from heap_agent import _config
 from heap_agent._outbox import Outbox
 from heap_agent._store.inbox import Inbox
 from heap_agent._store.keeper import TICK, Duties, Keeper
-from heap_agent._store.store import Measured, Store
+from heap_agent._store.room import Measured
+from heap_agent._store.store import Store
 from heap_agent.testing import FakeClock
 
 #: The network, and those who load it. Only whoever delivers may need them.
@@ -242,13 +243,13 @@ def _outbox(store: Store) -> Iterator[Outbox]:
 def test_no_sender_is_started_while_nothing_waits(store: Store, outbox: Outbox) -> None:
     """It comes with the first record that somebody has to send."""
     for number in range(10):
-        outbox.look(store.measure()._replace(written=number))
+        outbox.look(store.room.measure()._replace(written=number))
     assert "not started" in repr(outbox)
     track(store)
     for turn in range(100):
         # As the keeper does for the minutes until a delivery is due.
         outbox._due = time.monotonic() - turn
-        outbox.look(store.measure())
+        outbox.look(store.room.measure())
     assert "Scheduler" in repr(outbox)
 
 
@@ -262,7 +263,7 @@ def test_what_others_leave_behind_is_removed(
         guest.open()
         others.add(guest.journal.id)
         guest.close()
-    outbox.look(store.measure())
+    outbox.look(store.room.measure())
 
     eventually(lambda: not any(path.name[:16] in others for path in state_dir.iterdir()))
 
@@ -271,14 +272,14 @@ def test_a_sender_with_nothing_to_send_sleeps(store: Store, outbox: Outbox) -> N
     """It is woken for what is recorded, and then keeps to its interval."""
     outbox._start(0.0)
     eventually(lambda: outbox._asleep)
-    before = store.measure()
+    before = store.room.measure()
     outbox.look(before)
     assert outbox._asleep
     track(store)
     outbox._due = time.monotonic() + 1.0
     outbox.look(before)  # nothing was recorded, as far as the keeper has seen
     assert outbox._asleep
-    outbox.look(store.measure())
+    outbox.look(store.room.measure())
     assert not outbox._asleep
     eventually(lambda: "runs 2" in repr(outbox))
     assert not outbox._asleep, "what waits is tried again"
@@ -292,7 +293,7 @@ def test_a_sender_is_woken_for_what_is_in_memory(clock: FakeClock) -> None:
     with delivering_from(store) as outbox:
         outbox._start(0.0)
         eventually(lambda: outbox._asleep)
-        before = store.measure()
+        before = store.room.measure()
         outbox.look(before)
         assert outbox._asleep
         track(store)

@@ -89,8 +89,8 @@ Witnesses are single rows from elsewhere in the lane, the newest of another name
 first; they alone leave out of order, and none is buried. The rejected go to the front
 of the suspects and are judged again after the trial. Where they are all there
 is, one of them is the witness of a later trial, or a lane that was healed would
-never find out. Those of the 640 that are rejected again after a witness was accepted are not counted
-once more: the next trial is about the rows behind them.
+never find out. Those of the 640 that are rejected again after a witness was
+accepted are not counted once more: the next trial is about the rows behind them.
 """
 
 from __future__ import annotations

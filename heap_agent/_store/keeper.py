@@ -19,7 +19,8 @@ from typing import Final, NamedTuple
 
 from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.inbox import Inbox
-from heap_agent._store.store import Measured, Store
+from heap_agent._store.room import Measured
+from heap_agent._store.store import Store
 
 _log = logging.getLogger("heap_agent.store")
 
@@ -188,7 +189,7 @@ class Keeper:
             self._counts_written = now
             store.flush_counts()
         owns = self._may_own and store.try_to_own()
-        found = self._listen_to_others(store.measure())
+        found = self._listen_to_others(store.room.measure())
         store.keep_within_bounds(found)
         # What is in memory is sent by this process, whoever owns the directory.
         if owns or store.memory is not None:
@@ -228,7 +229,7 @@ class Keeper:
             self._to_absorb = store.trouble is not None
             if done.requests:
                 self._duties.requested(done.requests)
-            found = store.measure()
+            found = store.room.measure()
         if self._to_reload:
             self._to_reload = not self._duties.state_changed()
         return found

@@ -8,7 +8,6 @@ This module must not write anything.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -80,13 +79,6 @@ def _generation(name: str) -> int:
     match = _DATABASE.match(name)
     assert match is not None
     return int(match[1])
-
-
-def fingerprint(machine: str) -> str:
-    """
-    A machine's id as it may stand in a file's name.
-    """
-    return hashlib.sha256(machine.encode()).hexdigest()[:16]
 
 
 class Sizes(NamedTuple):

@@ -24,24 +24,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from heap_agent._core.bounds import RECORD, Bounds
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.state import NEVER, Moment, State, Value
+from heap_agent._core.state import Moment, State, Value
 from heap_agent._core.wire import actor_line
 from heap_agent._store import outlook, system
 from heap_agent._store import parts as files
 from heap_agent._store.absorb import BATCH, Absorbed, Request
 from heap_agent._store.bell import Bell
-from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, Trouble, remove_database
+from heap_agent._store.database import DatabaseTrouble, Trouble
 from heap_agent._store.event_queue import DROPPED, RECORDED, dropped_events
 from heap_agent._store.journal import Journal, Seams, is_held_here
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.memory import Memory
 from heap_agent._store.owner import OWNER_LOCK, HeldLock, try_lock
 from heap_agent._store.reserve import Reserve
+from heap_agent._store.room import Measured, Room
 from heap_agent._store.salvage import salvage
+from heap_agent._store.signs import forget_first_users
 
 _log = logging.getLogger("heap_agent.store")
 
@@ -52,9 +54,6 @@ MEMORY_PATIENCE: Final = 10.0
 #: Seconds that a look in a signal handler waits for its turn.
 _HANDLER_PATIENCE: Final = 1.0
 
-#: Seconds between two lines in the log about dropped events.
-_LOG_DROPS_EVERY: Final = 60.0
-
 #: Seconds that a salvaged database is left alone, whatever SQLite says of it: what comes
 #: back at once is no damage of the file.
 _SALVAGE_EVERY: Final = 3_600.0
@@ -62,27 +61,11 @@ _SALVAGE_EVERY: Final = 3_600.0
 #: Records that are absorbed at once while the disk is full.
 _LITTLE: Final = 200
 
-#: The file that stands for a withdrawn consent.
-_OPTED_OUT: Final = "opted-out"
-
 #: The request of a process that wants to see everything delivered.
 FLUSH: Final = "flush"
 
 #: Answers to requests that are kept.
 _ANSWERS: Final = 100
-
-
-class Measured(NamedTuple):
-    """
-    How large the directory was.
-
-    Attributes:
-        sizes: By kind of file.
-        written: What this process's journal had written just before.
-    """
-
-    sizes: outlook.Sizes
-    written: int
 
 
 class Store:
@@ -117,6 +100,7 @@ class Store:
             seams=seams,
         )
         self.journal.allow(self.bounds.unseen)
+        self.room = Room(directory, self.bounds, self.journal)
         self.ledger: Ledger | None = None
         self.trouble: str | None = None
         #: Deliveries succeed, or none has failed yet: what waits in the journals will be
@@ -137,8 +121,6 @@ class Store:
         self._state_is_lost = False
         self._replacing = False  # files that somebody removed
         self._to_erase = False  # the log may hold what no copy may stay of
-        self._dropped = 0  # events, not yet told
-        self._dropped_told: float | None = None
         self._logged: set[str] = set()
         self._said = count(1 << 62)  # sequence numbers of what this process says
 
@@ -154,7 +136,7 @@ class Store:
         """
         self.journal.retry()
         self.try_to_own()
-        self._cap_journal()
+        self.room.cap_journal(self.ledger)
 
     def try_to_own(self) -> bool:
         """
@@ -488,8 +470,8 @@ class Store:
                     self._log_once("%s", total.trouble)
         if total.erased:
             ledger = self.ledger
-            self.forget_first_users(
-                None if total.purged or ledger is None else ledger.absorber.state
+            forget_first_users(
+                self.directory, None if total.purged or ledger is None else ledger.absorber.state
             )
         if total.damaged:
             _log.warning("%d records were damaged on the disk and are lost", total.damaged)
@@ -510,7 +492,7 @@ class Store:
         """
         assert self._reserve is not None
         if self._to_erase:
-            self._remove_old_generations()
+            self.room.remove_old_generations()
         if self._to_erase and self._reserve.free > 2 * ledger.database.bytes:
             self._to_erase = not ledger.database.rewrite()
 
@@ -520,15 +502,15 @@ class Store:
         if little:
             return ledger.absorber.absorb(freeze=freeze, limit=_LITTLE)
         if self.journal.full:
-            self._cap_journal()
+            self.room.cap_journal(self.ledger)
         limit = min(BATCH, self.bounds.batch, BATCH if some is None else some)
-        over = self._make_room(ledger)
+        over = self.room.make(ledger)
         if over > 0:
             # What is only counted takes no room.
             limit = min(BATCH, limit + over // RECORD)
         done = ledger.absorber.absorb(freeze=freeze, limit=limit, pass_over=over)
-        self._tell_dropped(done.dropped)
-        self._cap_journal()
+        self.room.tell_dropped(done.dropped)
+        self.room.cap_journal(self.ledger)
         return done
 
     def answer(self, request: Request, answer: Mapping[str, Any]) -> None:
@@ -590,20 +572,6 @@ class Store:
 
     # -- room --
 
-    def measure(self) -> Measured:
-        """
-        How large the directory is now.
-        """
-        # Measuring takes a while, in which others record.
-        written = self.journal.written
-        directory = self.directory
-        return Measured(outlook.Sizes() if directory is None else outlook.sizes(directory), written)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether there is something to drop or to unlink."""
-        return self.measure().sizes.total > self.bounds.crowded
-
     def has_much(self, found: Measured) -> bool:
         """
         Whether this process should absorb: much waits to be read, or there is
@@ -630,47 +598,15 @@ class Store:
         """
         if self.directory is None:
             return
-        found = found or self.measure()
+        found = found or self.room.measure()
         with self._work:
             if self.ledger is not None and self._look_after(self.ledger):
-                found = self.measure()
+                found = self.room.measure()
         if self.ledger is not None and self._reserve is not None and not self._reserve.held:
             if not self._pressed and found.sizes.total <= self.bounds.crowded:
                 self._reserve.hold()
-                found = self.measure()
-        self._cap_journal(found)
-
-    def _remove_old_generations(self) -> bool:
-        """
-        Remove what was kept of a damaged database, in case somebody wants to look at it.
-        """
-        assert self.directory is not None
-        old = outlook.generations(self.directory)[:-1]
-        for path in old:
-            remove_database(path)
-        return bool(old)
-
-    def _cap_journal(self, found: Measured | None = None) -> None:
-        if self.journal.full:
-            # What was read of it stands in the queue, too, until it is unlinked.
-            self.journal.rotate()
-        if self.directory is not None:
-            sizes, written = found or self.measure()
-            used = sizes.journals + sizes.others + max(sizes.database, self._folded())
-            # All who record measure the same room, and any of them may have slept since.
-            room = min(self.bounds.full - used, self.bounds.unseen)
-            self.journal.allow(room // max(1, sizes.writers), since=written)
-
-    def _folded(self) -> int:
-        """
-        Bytes of the queue's file once the log is folded in, and of a log that has
-        grown as long as it may. 0 where this process cannot tell.
-        """
-        ledger = self.ledger
-        try:
-            return 0 if ledger is None else ledger.database.bytes + WAL_BYTES
-        except DatabaseTrouble:
-            return 0
+                found = self.room.measure()
+        self.room.cap_journal(self.ledger, found)
 
     def _look_after(self, ledger: Ledger) -> bool:
         """
@@ -680,61 +616,10 @@ class Store:
         busy = self._to_erase or ledger.queue.dead_has_grown
         try:
             self._erase(ledger)
-            if ledger.queue.dead_has_grown:
-                over = ledger.queue.dead_bytes() - self.bounds.dead
-                if over > 0:
-                    ledger.queue.drop_dead(over)
-                ledger.queue.dead_has_grown = False
+            self.room.hold_dead_letters(ledger)
         except DatabaseTrouble as error:
             self._note(error)
         return busy
-
-    def _make_room(self, ledger: Ledger) -> int:
-        """
-        Drop the oldest of what is in the queue, if the directory is full.
-
-        Returns:
-            How many bytes are still too many: the queue has given all it can, and
-            the rest is in the journals.
-        """
-        assert self.directory is not None
-        found = outlook.sizes(self.directory)
-        if found.journals + found.others + self._folded() <= self.bounds.crowded:
-            # However much of the journals has been read.
-            return 0
-        kept = self._kept(ledger)
-        if kept > self.bounds.crowded and self._remove_old_generations():
-            kept = self._kept(ledger)
-        if kept <= self.bounds.crowded:
-            return 0
-        over = kept - self.bounds.target
-        while over > 0:
-            dropped = ledger.queue.drop_oldest(min(over, self.bounds.step))
-            ledger.database.checkpoint()
-            self._cap_journal()
-            self._tell_dropped(dropped.events)
-            if not dropped.rows:
-                break
-            over = self._kept(ledger) - self.bounds.target
-        return max(0, over)
-
-    def _kept(self, ledger: Ledger) -> int:
-        """
-        Bytes of the directory once the log is folded in and all parts that have
-        been read are unlinked. (A log that a reader holds open is no reason to
-        drop anything.)
-        """
-        assert self.directory is not None
-        others = outlook.sizes(self.directory).others
-        return others + self._folded() + ledger.absorber.pending_bytes()
-
-    def _tell_dropped(self, events: int) -> None:
-        self._dropped += events
-        now = time.monotonic()
-        told = self._dropped_told
-        if self._dropped and (told is None or now - told >= _LOG_DROPS_EVERY):
-            _log.warning("the queue is full: the %d oldest events were dropped", self._dropped)
-            self._dropped, self._dropped_told = 0, now
 
     def _note(self, error: DatabaseTrouble) -> None:
         """
@@ -874,7 +759,7 @@ class Store:
         self._salvaged, self._accused = now, 0
         if not done.state_is_whole:
             # Who is in force is not known any more: nobody is taken for somebody else.
-            self.forget_first_users()
+            forget_first_users(self.directory)
             self._state_is_lost = True
         _log.error(
             "the queue was damaged (%s): %d rows were carried over to %s, %d events are lost",
@@ -1013,20 +898,6 @@ class Store:
         """
         return [ledger for ledger in (self.ledger, self.memory) if ledger is not None]
 
-    def forget_first_users(self, state: State | None = None) -> None:
-        """
-        Remove the files that say who the first user was.
-
-        Args:
-            state: Only those of users that it forgets.
-        """
-        if self.directory is None:
-            return
-        for path in self.directory.glob("user-*"):
-            user_id = _read_user(path)
-            if state is None or (user_id and state.forgets(user_id, None, NEVER)):
-                system.unlink_quietly(path)
-
     def books(self) -> outlook.Books:
         """
         Everything that `status` counts, from disk, memory and this process.
@@ -1070,75 +941,3 @@ class Store:
                 f"dead {books.dead}, dropped {dropped}"
             )
         return found
-
-
-def known_first_user(directory: Path | None, app_id: str, machine: str) -> str | None:
-    """
-    The `user_id` that `first_user` has published, if any.
-    """
-    return None if directory is None else _read_user(_first_user_path(directory, app_id, machine))
-
-
-def _read_user(path: Path) -> str | None:
-    try:
-        found = path.read_text("ascii").strip()
-    except (OSError, ValueError):
-        return None
-    return found if found.isdigit() else None
-
-
-def first_user(directory: Path | None, app_id: str, machine: str, fresh_id: str) -> str:
-    """
-    The `user_id` with which an app begins on a machine: the same for every
-    process, however many begin at once.
-
-    Args:
-        directory: Where it is published; None gives the fresh one.
-        app_id: Digits.
-        machine: What names the machine.
-        fresh_id: Used if nobody was first.
-    """
-    known = known_first_user(directory, app_id, machine)
-    if known is not None or directory is None:
-        return known or fresh_id
-    try:
-        found = system.publish(_first_user_path(directory, app_id, machine), fresh_id.encode())
-    except OSError:
-        return fresh_id
-    text = found.decode("ascii", "replace").strip()
-    return text if text.isdigit() else fresh_id
-
-
-def note_consent(directory: Path | None, given: bool) -> None:
-    """
-    Leave a sign of a withdrawn consent that can be read where the state cannot:
-    on a damaged or read-only disk. Where it cannot be left, the state has it.
-    """
-    if directory is None or given is not consent_was_withdrawn(directory):
-        return
-    sign = directory / _OPTED_OUT
-    if given:
-        system.unlink_quietly(sign)
-    else:
-        with suppress(OSError):
-            os.close(system.open_private(sign, os.O_WRONLY | os.O_CREAT))
-
-
-def consent_was_withdrawn(directory: Path | None) -> bool:
-    """
-    Whether the sign says so.
-    """
-    return directory is not None and (directory / _OPTED_OUT).exists()
-
-
-def copied_from_elsewhere(directory: Path | None, app_id: str, machine: str) -> bool:
-    """
-    Whether an app has had users in this directory, but never on this machine.
-    """
-    if directory is None or known_first_user(directory, app_id, machine) is not None:
-        return False
-    return any(directory.glob(f"user-{app_id}-*"))
-
-
-def _first_user_path(directory: Path, app_id: str, machine: str) -> Path:
-    return directory / f"user-{app_id}-{outlook.fingerprint(machine)}"

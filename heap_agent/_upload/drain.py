@@ -258,7 +258,7 @@ class Drain:
         Move what was recorded into the queue, frozen at once while deliveries
         succeed: one commit less. Events that will be fetched soon are not all moved.
         """
-        whole = self._store.crowded or not self._store.delivers
+        whole = self._store.room.crowded or not self._store.delivers
         return self._absorb(None if whole else BATCH)
 
     def _absorb_some(self) -> Absorbed:

@@ -959,9 +959,7 @@ def test_garbage_in_a_snapshot_delays_but_never_stops(saved: object, key: str) -
         assert len(device.delivered) == 5
 
 
-@pytest.mark.parametrize(
-    "field", ["items", "bytes", "pause", "mode", "rejected", "judged", "hung"]
-)
+@pytest.mark.parametrize("field", ["items", "bytes", "pause", "mode", "rejected", "judged", "hung"])
 @settings(max_examples=25)
 @given(value=junk)
 def test_garbage_in_a_lane_delays_but_never_stops(field: str, value: object) -> None:

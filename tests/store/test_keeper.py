@@ -19,7 +19,8 @@ from heap_agent._core.state import PAUSED
 from heap_agent._store.absorb import Absorbed, Request
 from heap_agent._store.keeper import Duties, Keeper
 from heap_agent._store.outlook import read_state
-from heap_agent._store.store import Measured, Store
+from heap_agent._store.room import Measured
+from heap_agent._store.store import Store
 from heap_agent.testing import FakeClock
 
 

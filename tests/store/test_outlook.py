@@ -166,12 +166,6 @@ def test_the_highest_generation_is_the_database(state_dir: Path) -> None:
     assert outlook.database_path(state_dir).name == "queue-10.db"
 
 
-def test_a_machine_is_not_named_by_its_file(state_dir: Path) -> None:
-    """A machine's id is nobody's business: its file shows a fingerprint."""
-    assert len(outlook.fingerprint("machine")) == 16
-    assert outlook.fingerprint("machine") != outlook.fingerprint("another")
-
-
 def test_damage_that_nobody_has_read_yet_is_counted(state_dir: Path, clock: FakeClock) -> None:
     """A look counts a damaged record as recorded and dropped, as the owner will."""
     with opened(state_dir, clock) as owner:

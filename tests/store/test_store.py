@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -38,13 +36,7 @@ from heap_agent._store import outlook
 from heap_agent._store.database import DatabaseTrouble, Trouble
 from heap_agent._store.journal import Seams
 from heap_agent._store.ledger import Ledger
-from heap_agent._store.store import (
-    MEMORY_PATIENCE,
-    Store,
-    copied_from_elsewhere,
-    first_user,
-    known_first_user,
-)
+from heap_agent._store.store import MEMORY_PATIENCE, Store
 from heap_agent.testing import FakeClock
 
 
@@ -205,7 +197,7 @@ def test_the_directory_stays_within_its_bounds(state_dir: Path, clock: FakeClock
             if number % 1_000 == 999:
                 if store.journal.full:
                     store.journal.rotate()
-                if store.has_much(store.measure()) or number % 3_000 == 2_999:
+                if store.has_much(store.room.measure()) or number % 3_000 == 2_999:
                     store.absorb(freeze=False)
                 store.keep_within_bounds()
                 assert outlook.sizes(state_dir).total <= limit
@@ -249,9 +241,7 @@ def test_guests_that_have_not_looked_stop_in_time(state_dir: Path, clock: FakeCl
     limit = 4 * 2**20
     with opened(state_dir, clock) as owner, ExitStack() as stack:
         owner.journal.close()
-        guests = [
-            stack.enter_context(opened(state_dir, clock, max_bytes=limit)) for _ in range(4)
-        ]
+        guests = [stack.enter_context(opened(state_dir, clock, max_bytes=limit)) for _ in range(4)]
         for guest in guests:
             track(guest, n=0)
             guest.keep_within_bounds()
@@ -572,58 +562,6 @@ def test_somebody_empties_the_directory(store: Store, state_dir: Path) -> None:
     store.absorb(freeze=False)
 
     assert tracked(store) == [2]
-
-
-# -- the first user -----------------------------------------------------------------
-
-
-def test_the_first_user_stays_the_first(state_dir: Path) -> None:
-    """Whoever comes later is given what the first one published, app by app."""
-    assert known_first_user(state_dir, "11", "m") is None
-    assert first_user(state_dir, "11", "m", "100") == "100"
-    assert first_user(state_dir, "11", "m", "200") == "100"
-    assert first_user(state_dir, "12", "m", "300") == "300"
-    assert first_user(state_dir, "11", "another machine", "400") == "400"
-    assert first_user(None, "11", "m", "500") == "500"
-    assert copied_from_elsewhere(state_dir, "11", "a third machine")
-    assert not copied_from_elsewhere(state_dir, "11", "m")
-
-
-def test_nonsense_in_the_file_is_not_taken(state_dir: Path) -> None:
-    """A file that holds no id gives nobody one."""
-    first_user(state_dir, "11", "m", "100")
-    (path,) = state_dir.glob("user-*")
-    path.write_text("no id at all")
-
-    assert first_user(state_dir, "11", "m", "200") == "200"
-
-
-def test_processes_that_begin_together_agree(state_dir: Path) -> None:
-    """Eight programs that start at the same moment have one user."""
-    program = """
-import sys, time
-from pathlib import Path
-from heap_agent._store.store import first_user
-gate = Path(sys.argv[1]) / "gate"
-print("ready", flush=True)
-while not gate.exists():
-    time.sleep(0.0005)
-print(first_user(Path(sys.argv[1]), "11", "m", sys.argv[2]))
-"""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(state_dir), str(1_000 + number)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(8)
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    (state_dir / "gate").touch()
-    found = {process.communicate()[0].strip() for process in processes}
-
-    assert len(found) == 1 and found <= {str(1_000 + number) for number in range(8)}
 
 
 # -- races --------------------------------------------------------------------------
