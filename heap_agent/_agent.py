@@ -19,7 +19,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -45,11 +44,11 @@ from heap_agent._core.state import (
     identity_facet,
     property_facet,
 )
+from heap_agent._late import late
 from heap_agent._options import DURATION_MAXIMUM
 from heap_agent._outbox import Outbox
 from heap_agent._store import system
 from heap_agent._store.database import DatabaseTrouble
-from heap_agent._store.forking import undivided
 from heap_agent._store.journal import is_held_here
 from heap_agent._store.keeper import Duties, Keeper
 from heap_agent._store.room import Measured
@@ -1346,17 +1345,9 @@ def _random_id() -> str:
     return session.id_from(int.from_bytes(os.urandom(8), "little"))
 
 
-@cache
+@late
 def _read_status() -> Callable[..., Status]:
-    # Not on the main thread, where a signal handler could find a module half made.
-    found = aside(_load_status)
-    assert found is not None
-    return found
-
-
-def _load_status() -> Callable[..., Status]:
-    with undivided():
-        from heap_agent._status import read_status
+    from heap_agent._status import read_status
 
     return read_status
 

@@ -16,8 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from heap_agent import _config
-from heap_agent._aside import aside
-from heap_agent._store.forking import undivided
+from heap_agent._late import late
 from heap_agent.exceptions import InvalidCall, NotStarted
 
 if TYPE_CHECKING:
@@ -32,20 +31,12 @@ _options: dict[str, Any] = {}
 _starting: int | None = None
 
 
-@cache
+@late
 def agent_class() -> type[Agent]:
     """
     `Agent`, loaded with the first call.
     """
-    # Not on the main thread, where a signal handler could find a module half made.
-    found = aside(_load_agent)
-    assert found is not None
-    return found
-
-
-def _load_agent() -> type[Agent]:
-    with undivided():
-        from heap_agent._aliases import Agent
+    from heap_agent._aliases import Agent
 
     # The contracts stand on the methods; a second copy here would drift.
     for verb in _VERBS:
@@ -53,19 +44,12 @@ def _load_agent() -> type[Agent]:
     return Agent
 
 
-@cache
+@late
 def status_class() -> type[Status]:
     """
     `Status`, loaded with the first call.
     """
-    found = aside(_load_status)
-    assert found is not None
-    return found
-
-
-def _load_status() -> type[Status]:
-    with undivided():
-        from heap_agent._status import Status
+    from heap_agent._status import Status
 
     return Status
 

@@ -85,6 +85,7 @@ def test_the_import_loads_verbs_and_options_only() -> None:
         "heap_agent._core",
         "heap_agent._core.events",
         "heap_agent._core.limits",
+        "heap_agent._late",
         "heap_agent._options",
         "heap_agent._proxies",
         "heap_agent._store",
