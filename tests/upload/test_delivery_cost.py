@@ -6,17 +6,17 @@ and how often a row is read. Times are the benchmarks' business.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import attrs
 import pytest
 from helpers import track
+from line import Line
 
 from heap_agent._core.delivery import Delivery, Policy
 from heap_agent._core.events import Kind
-from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import FROZEN
 from heap_agent._store.event_queue import RECORDED
 from heap_agent._store.rows import Entry
@@ -31,37 +31,11 @@ MOST_STATEMENTS = 40
 
 
 @attrs.define
-class Answering:
-    """A network that accepts everything."""
-
-    bodies: list[bytes] = attrs.field(factory=list)
-    when_sent: Callable[[], object] = lambda: None
-
-    def send(
-        self,
-        path: str,
-        body: bytes,
-        *,
-        timeout: float | None = None,
-        may_begin: Callable[[], bool] | None = None,
-    ) -> Outcome:
-        """Take one request."""
-        assert may_begin is None or may_begin()
-        self.bodies.append(body)
-        self.when_sent()
-        return Outcome(Answer.ACCEPTED, 200)
-
-    def probe(self, path: str, *, timeout: float | None = None) -> Outcome:
-        """Be there."""
-        return Outcome(Answer.REACHED, 200)
-
-
-@attrs.define
 class Device:
     """A store with its sender, and the statements that its database was given."""
 
     store: Store
-    network: Answering = attrs.field(factory=Answering)
+    line: Line = attrs.field(factory=Line)
     said: list[str] = attrs.field(factory=list)
     drain: Drain = attrs.field(init=False)
 
@@ -69,7 +43,7 @@ class Device:
         self.drain = Drain(
             self.store,
             Delivery(Policy(identity_budget=None, app_budget=None)),
-            lambda: self.network,
+            lambda: self.line,
             allowed=lambda: True,
             state_changed=lambda: True,
         )
@@ -97,7 +71,7 @@ def _device(tmp_path: Path) -> Iterator[Device]:
         device = Device(store)
         track(store)
         assert device.drain.flush(timeout=60)
-        device.network.bodies.clear()
+        device.line.bodies.clear()
         yield device
         assert store.check() == []
 
@@ -109,7 +83,7 @@ def test_a_batch_is_two_commits(device: Device, batches: int) -> None:
         track(device.store, n=number)
     device.deliver()
 
-    assert len(device.network.bodies) == batches
+    assert len(device.line.bodies) == batches
     changing = [one for one in device.said if one.startswith(("INSERT", "UPDATE", "DELETE"))]
     assert len(device.saying("INSERT INTO entry")) == batches * BATCH
     assert len(device.saying("DELETE FROM entry")) == batches
@@ -126,7 +100,7 @@ def test_what_was_just_written_is_not_read_back(device: Device) -> None:
         track(device.store, n=number)
     device.deliver()
 
-    sent = [one["properties"]["n"] for body in device.network.bodies for one in _events(body)]
+    sent = [one["properties"]["n"] for body in device.line.bodies for one in _events(body)]
     assert sent == list(range(3 * BATCH))
     assert not device.saying("SELECT", "body")
 
@@ -141,7 +115,7 @@ def test_a_row_of_a_backlog_is_read_once(device: Device) -> None:
     assert device.store.try_to_own()
     device.deliver()
 
-    assert len(device.network.bodies) == 5
+    assert len(device.line.bodies) == 5
     assert len(device.saying("SELECT", "body", "FROM entry")) == 3
 
 
@@ -155,18 +129,18 @@ def test_nobody_looks_into_a_stored_body(device: Device) -> None:
         queue.add({RECORDED: len(written)})
     device.deliver()
 
-    (body,) = device.network.bodies
+    (body,) = device.line.bodies
     assert body == b'{"app_id":"11","events":[' + b",".join(written) + b"]}"
 
 
 def test_a_pass_ends_though_recording_goes_on(device: Device) -> None:
     """What is recorded while it sends goes with the next one, and not in a request for each."""
-    device.network.when_sent = lambda: track(device.store)
+    device.line.when_connected = lambda: track(device.store)
     for number in range(BATCH + 1):
         track(device.store, n=number)
     device.drain.tick()
 
-    assert len(device.network.bodies) == 2
+    assert len(device.line.bodies) == 2
     # The second request took along what came during the first.
     assert device.store.books().queued == 1
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 from helpers import balanced
+from line import ACCEPTED, Line
 
 from heap_agent._core import wire
 from heap_agent._core.delivery import Delivery, Policy
@@ -25,47 +26,6 @@ from heap_agent._store.store import Store
 from heap_agent._store.system import Clock
 from heap_agent._upload.drain import Drain
 from heap_agent.testing import FakeClock
-
-ACCEPTED = Outcome(Answer.ACCEPTED, 200)
-REACHED = Outcome(Answer.REACHED, 200)
-
-
-@attrs.define
-class Line:
-    """
-    A network that gives the answers it was told, and success after them.
-    """
-
-    answers: list[Outcome | Callable[[], Outcome]] = attrs.field(factory=list)
-    bodies: list[bytes] = attrs.field(factory=list)
-    paths: list[str] = attrs.field(factory=list)
-    probes: int = 0
-    reachable: bool = True
-    when_probed: Callable[[], None] = lambda: None
-    when_connected: Callable[[], None] = lambda: None
-
-    def send(
-        self,
-        path: str,
-        body: bytes,
-        *,
-        timeout: float | None = None,
-        may_begin: Callable[[], bool] | None = None,
-    ) -> Outcome:
-        """Post one body, unless it is withdrawn."""
-        self.when_connected()
-        if may_begin is not None and not may_begin():
-            return unreachable("withdrawn", began=False)
-        self.bodies.append(body)
-        self.paths.append(path)
-        answer = self.answers.pop(0) if self.answers else ACCEPTED
-        return answer() if callable(answer) else answer
-
-    def probe(self, path: str, *, timeout: float | None = None) -> Outcome:
-        """Ask for anything."""
-        self.probes += 1
-        self.when_probed()
-        return REACHED if self.reachable else unreachable("no network", began=False)
 
 
 @attrs.define
