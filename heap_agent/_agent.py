@@ -1105,7 +1105,7 @@ class Agent:
         # Where the disk takes no request either, nobody can be asked.
         while self._store.storage == "disk" and not self._store.try_to_own():
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or (seconds is None and self._nobody_can_deliver):
                 return False
             answer = self._store.ask(FLUSH, {}, min(left, 2.0))
             if answer is not None and (answer.get("empty") or seconds is None):
@@ -1116,6 +1116,11 @@ class Agent:
         self._store.mend(time.monotonic(), patience=0.0)
         left_over = None if seconds is None else max(0.0, deadline - time.monotonic())
         return self._outbox.flush(left_over)
+
+    @property
+    def _nobody_can_deliver(self) -> bool:
+        """Whether the queue cannot be opened, and nobody else has it open."""
+        return self._store.trouble is not None and self._store.owner_is_gone()
 
     def sync(self, timeout: float | timedelta | None = None) -> bool:
         """

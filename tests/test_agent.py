@@ -6,11 +6,13 @@ import asyncio
 import logging
 import math
 import re
+import sqlite3
 import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -1616,6 +1618,21 @@ def test_flush_without_a_network(start: MakeAgent) -> None:
     status = agent.status()
     assert (status.queued, status.delivered) == (1, 0)
     assert status.last_error is not None
+
+
+def test_flush_asks_nobody_where_nobody_can_deliver(start: MakeAgent, tmp_path: Path) -> None:
+    """A queue of a later version, which no process has open, is not waited for."""
+    start().shutdown(0)
+    (queue,) = (tmp_path / "state").glob("queue-*.db")
+    with closing(sqlite3.connect(queue)) as database:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        database.execute("PRAGMA user_version = 999")
+        agent = start()
+        agent.track("e")
+        written = agent._store.journal.written
+        assert agent.flush() is False
+        assert agent._store.journal.written == written
+        database.execute(f"PRAGMA user_version = {version}")
 
 
 def test_flush_with_nothing_to_do(start: MakeAgent) -> None:
