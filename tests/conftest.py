@@ -33,6 +33,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: What takes long, and hardly depends on the version of Python.
+LONG = tuple(Path(__file__).parent / name for name in ("reliability", "benchmarks"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what another Python of the same run tries."""
+    long = [item for item in items if not {*LONG}.isdisjoint(item.path.parents)]
+    left_out = set(long) - set(trials.sample(long))
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_report_header() -> str:
     """What a run needs to be repeated."""
     return f"dice: {trials.SEED}{', thrown long' if trials.LONG else ''}"
