@@ -21,7 +21,7 @@ from heap_agent._core import wire
 from heap_agent._core.budget import Budget
 from heap_agent._core.delivery import Delivery, Send
 from heap_agent._core.events import Kind
-from heap_agent._store import rows
+from heap_agent._store import rows, seals
 from heap_agent._store.absorb import Absorber
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import EventQueue
@@ -126,6 +126,11 @@ def _rows_without_checksums() -> None:
     rows.crc32 = lambda data: 0  # type: ignore[attr-defined]
 
 
+def _seals_that_are_not_looked_at() -> None:
+    """Whatever stands in a small table is believed."""
+    seals.crc32 = lambda data: 0  # type: ignore[attr-defined]
+
+
 def _books_that_are_not_put_right() -> None:
     """What damage has taken is not counted."""
     EventQueue.settle_books = lambda self: 0  # type: ignore[method-assign]
@@ -175,6 +180,7 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "living journals are taken for dead": _living_journals_are_taken_for_dead,
     "migrations numbered afterwards": _migrations_numbered_afterwards,
     "rows without checksums": _rows_without_checksums,
+    "seals that are not looked at": _seals_that_are_not_looked_at,
     "books that are not put right": _books_that_are_not_put_right,
     "budgets forget early": _budgets_forget_early,
     "back-off has no end": _back_off_has_no_end,

@@ -42,7 +42,8 @@ from heap_agent._store.database import Database
 from heap_agent._store.event_queue import DROPPED, RECORDED, EventQueue
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.parts import Chunk, PartFile, Span, read_header
-from heap_agent._store.properties import UNREADABLE, Properties, load_state
+from heap_agent._store.positions import Place, forget_position, load_positions, save_position
+from heap_agent._store.properties import UNREADABLE, Person, Properties, load_state
 from heap_agent._store.rows import Entry
 from heap_agent._store.timeline import Timeline
 
@@ -143,7 +144,7 @@ class Absorber:
         self._speakers: dict[bytes, tuple[Actor, bytes]] = {}
         self.stamp = Stamper()
         self._stale = False
-        self._known: dict[tuple[str, int], int] = {}
+        self._known: dict[Place, int] = {}
         self._forget: list[tuple[str, int]] = []
         self._looked = False
 
@@ -215,7 +216,7 @@ class Absorber:
         """
         About how much has been written and not yet been read.
         """
-        positions, own = self._positions(), self._own()
+        positions, own = load_positions(self._database), self._own()
         total = 0
         for parts in files.find_parts(self._directory).values():
             for part in parts:
@@ -235,7 +236,7 @@ class Absorber:
         Whether nothing but events waits in the journals: no word about consent or
         about somebody who is to be forgotten, which is to be heard before anything leaves.
         """
-        positions = self._positions()
+        positions = load_positions(self._database)
         try:
             return all(
                 holds_only(Kind.EVENT, files.unread(part.path, positions.get(part.place, 0)))
@@ -259,7 +260,7 @@ class Absorber:
         if nothing and self._looked:
             return
         with self._database.transact() as execute:
-            positions = self._positions()
+            positions = load_positions(self._database)
             spans = [
                 (source, span)
                 for source in sources
@@ -275,7 +276,7 @@ class Absorber:
                 self._read(span, complete, positions, batch, done, finished)
             for place in self._forget:
                 positions.pop(place, None)
-                execute("DELETE FROM position WHERE journal = ? AND part = ?", place)
+                forget_position(execute, place)
             batch.finish()
             done.state_changed = bool(batch.changed)
             done.requests = batch.requests
@@ -287,9 +288,7 @@ class Absorber:
                 self.timeline.save()
         self._known, self._forget = positions, []
 
-    def _count_refused(
-        self, source: _Source, positions: dict[tuple[str, int], int], batch: _Batch
-    ) -> None:
+    def _count_refused(self, source: _Source, positions: dict[Place, int], batch: _Batch) -> None:
         place = source.id, tally.NUMBER
         new = source.refused - positions.get(place, 0)
         if new > 0:
@@ -297,23 +296,16 @@ class Absorber:
             batch.counts[DROPPED + "full"] += new
             self._set_position(place, source.refused, positions)
 
-    def _set_position(
-        self, place: tuple[str, int], position: int, positions: dict[tuple[str, int], int]
-    ) -> None:
+    def _set_position(self, place: Place, position: int, positions: dict[Place, int]) -> None:
         positions[place] = position
         with self._database.transact() as execute:
-            # Changed where it stands: to replace a row is to write its index, too.
-            known = execute(
-                "UPDATE position SET offset = ? WHERE journal = ? AND part = ?", (position, *place)
-            )
-            if not known.rowcount:
-                execute("INSERT INTO position VALUES (?, ?, ?)", (*place, position))
+            save_position(execute, place, position)
 
     def _read(
         self,
         span: Span,
         complete: bool,
-        positions: dict[tuple[str, int], int],
+        positions: dict[Place, int],
         batch: _Batch,
         done: Absorbed,
         finished: list[PartFile],
@@ -453,10 +445,6 @@ class Absorber:
             if ended or old:
                 gone.append((id, number))
         return gone
-
-    def _positions(self) -> dict[tuple[str, int], int]:
-        rows = self._database.query("SELECT journal, part, offset FROM position")
-        return {(journal, part): offset for journal, part, offset in rows}
 
     def speaker(self, line: bytes) -> tuple[Actor, bytes]:
         """
@@ -688,9 +676,9 @@ class _Batch:
             if names is not None and names[1] is not None:
                 yield names[0], names[1], at
         if self._forgotten:
-            for _, user_id, identity, *_ in self._absorber.properties.persons():
-                if identity is not None:
-                    yield user_id, identity, None
+            for _, user_id, person in self._absorber.properties.persons():
+                if person.identity is not None:
+                    yield user_id, person.identity, None
 
     def _spread(self, known: str, other: str, kind: str, at: Moment | None) -> None:
         state = self._absorber.state
@@ -786,8 +774,11 @@ class _Batch:
             if state.forgets(user_id, identity, word.at):
                 return
         for fields in change.get("persons", ()):
-            if not state.forgets(fields[1], fields[2], word.at):
-                properties.met(*fields, entry=word.moment_entry(Actor(*fields[:3])))
+            app_id, user_id, *known = fields
+            person = Person(*known)
+            if not state.forgets(user_id, person.identity, word.at):
+                actor = Actor(app_id, user_id, person.identity)
+                properties.met(app_id, user_id, person, entry=word.moment_entry(actor))
         if "identify" in change:
             actor = Actor(app_id, user_id, identity)
             properties.identified(actor, word.moment_entry(actor))

@@ -18,12 +18,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 from heap_agent._store import system
 from heap_agent._store.forking import put_down_before_fork, undivided
 
 Row = tuple[Any, ...]
+
+#: Runs one statement of a transaction.
+Execute: TypeAlias = Callable[..., sqlite3.Cursor]
+
+
+class Queryable(Protocol):
+    """
+    The owner's database, or a reader's.
+    """
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """All rows of a SELECT."""
+
 
 #: The WAL is folded into the file at this many pages (512 KB), so that a small
 #: disk is not filled by the log of a small queue.
@@ -54,14 +67,16 @@ CREATE TABLE facet (
     crc INTEGER NOT NULL);
 CREATE TABLE position (
     journal TEXT NOT NULL, part INTEGER NOT NULL, offset INTEGER NOT NULL,
-    PRIMARY KEY (journal, part));
-CREATE TABLE boot (ordinal INTEGER PRIMARY KEY, boot_id TEXT NOT NULL, mark INTEGER NOT NULL);
+    crc INTEGER NOT NULL, PRIMARY KEY (journal, part));
+CREATE TABLE boot (
+    ordinal INTEGER PRIMARY KEY, boot_id TEXT NOT NULL, mark INTEGER NOT NULL,
+    crc INTEGER NOT NULL);
 CREATE TABLE step (
     boot INTEGER NOT NULL, after INTEGER NOT NULL, until INTEGER NOT NULL,
-    offset_before INTEGER NOT NULL, offset_after INTEGER NOT NULL);
+    offset_before INTEGER NOT NULL, offset_after INTEGER NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE person (
     app_id TEXT NOT NULL, user_id TEXT NOT NULL, identity TEXT, identified INTEGER,
-    seen INTEGER NOT NULL, PRIMARY KEY (app_id, user_id));
+    seen INTEGER NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (app_id, user_id));
 CREATE TABLE user_property (
     app_id TEXT NOT NULL, owner TEXT NOT NULL, name TEXT NOT NULL,
     value TEXT NOT NULL, queued INTEGER NOT NULL, boot INTEGER NOT NULL, clock INTEGER NOT NULL,
@@ -281,7 +296,7 @@ class Database:
             opened.close()
             self._opened = None
 
-    def _configure(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+    def _configure(self, execute: Execute) -> None:
         version = execute("PRAGMA user_version").fetchone()[0]
         self._refuse_version(version)
         newest = max(self._migrations) + 1
@@ -327,7 +342,7 @@ class Database:
                 raise _translate(error) from error
 
     @contextmanager
-    def transact(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+    def transact(self) -> Iterator[Execute]:
         """
         One transaction: all of it, or nothing. Re-entrant in a thread.
 
@@ -444,7 +459,7 @@ def _complaints(rows: Sequence[Row]) -> list[str]:
     return [] if found == ["ok"] else found
 
 
-def remember(execute: Callable[..., sqlite3.Cursor], name: str, text: str) -> None:
+def remember(execute: Execute, name: str, text: str) -> None:
     """
     Write a memo. Where it stands already it is changed there: to replace a row is to
     write its index, too.

@@ -14,8 +14,12 @@ from typing import Final, NamedTuple
 from heap_agent._store.absorb import Absorber
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import EventQueue
-from heap_agent._store.properties import Properties
+from heap_agent._store.properties import UNREADABLE, Properties
+from heap_agent._store.seals import unsound
 from heap_agent._store.timeline import Timeline
+
+#: Small tables whose rows have seals. (Facets have, too: what was said of consent is kept.)
+_SEALED: Final = ("position", "boot", "step", "person")
 
 #: Rows that live in memory only have ids from here on.
 MEMORY_IDS: Final = 1 << 62
@@ -26,7 +30,7 @@ class Ledger(NamedTuple):
     One database and what works on it.
 
     Attributes:
-        damaged: Facets that could not be understood when it was opened.
+        damaged: Facets and small rows that were not what was written when it was opened.
     """
 
     database: Database
@@ -61,7 +65,7 @@ class Ledger(NamedTuple):
         try:
             queue = EventQueue(database, first_id=1 if path is not None else MEMORY_IDS)
             properties = Properties(database, queue)
-            damaged = properties.remove_damaged_facets()
+            damaged = properties.remove_damaged_facets() + _remove_damaged(database, queue)
             timeline = Timeline(database, boot_id, earlier_boots)
             directory = None if path is None else path.parent
             absorber = Absorber(directory, own_journal, database, queue, properties, timeline)
@@ -75,3 +79,14 @@ class Ledger(NamedTuple):
         Close the database.
         """
         self.database.close()
+
+
+def _remove_damaged(database: Database, queue: EventQueue) -> int:
+    found = {table: unsound(database, table) for table in _SEALED}
+    total = sum(map(len, found.values()))
+    if total:
+        with database.transact():
+            for table, rowids in found.items():
+                database.execute_many(f"DELETE FROM {table} WHERE rowid = ?", rowids)
+            queue.add({UNREADABLE: total})
+    return total

@@ -122,8 +122,9 @@ class Memory:
         # Which users have events at Heap, and which are joined, though the disk
         # never saw these events.
         persons = [
-            [*who, min(seen, 1) if tuple(who[:2]) in unjoined else seen]
-            for *who, seen in self.ledger.properties.persons()
+            [*who, *(person._replace(seen=min(person.seen, 1)) if who in unjoined else person)]
+            for *names, person in self.ledger.properties.persons()
+            for who in [tuple(names)]
         ]
         if persons:
             body = json.dumps({"set": {}, "persons": persons}).encode()

@@ -29,6 +29,7 @@ from heap_agent._store import tally
 from heap_agent._store.database import Database, DatabaseTrouble, Reader, Trouble
 from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows
 from heap_agent._store.parts import Chunk, PartFile, Span
+from heap_agent._store.positions import Place, load_positions
 from heap_agent._store.properties import load_state
 from heap_agent._store.timeline import boots
 
@@ -186,7 +187,7 @@ class _Snapshot:
 
     def __init__(self) -> None:
         self.state = State()
-        self.positions: dict[tuple[str, int], int] = {}
+        self.positions: dict[Place, int] = {}
         self.refused = 0  # events that were refused and not yet counted there
         self.trouble: str | None = None  # why something was not read
         self.boots: dict[str, int] = {}
@@ -238,10 +239,7 @@ def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
         with Reader(path) as reader:
             found = _Snapshot()
             found.state, found.boots = load_state(reader), boots(reader)
-            found.positions = {
-                (journal, part): offset
-                for journal, part, offset in reader.query("SELECT * FROM position")
-            }
+            found.positions = load_positions(reader)
             if books:
                 found.books = read_queue(reader)
             return found

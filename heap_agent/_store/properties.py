@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, Protocol
-from zlib import crc32
+from typing import Final, NamedTuple
 
 from heap_agent._core import limits
 from heap_agent._core.encoder import dumps, loads
 from heap_agent._core.events import Actor, Kind, Scalar
 from heap_agent._core.state import Facet, Moment, State, is_consent
 from heap_agent._core.wire import identify_body, user_body
-from heap_agent._store.database import Database, Row
+from heap_agent._store.database import Database, Queryable, Row
 from heap_agent._store.event_queue import EventQueue
 from heap_agent._store.rows import Entry
+from heap_agent._store.seals import intact, seal, sealed, unseal
 
 _RESEND: Final = int(limits.USER_PROPERTY_RESEND * 1_000_000)
 
@@ -31,19 +31,27 @@ _ROW_BYTES: Final = limits.BATCH_BYTES // 2
 #: Users that were joined are remembered up to this many, the latest.
 _PERSONS: Final = 1_000
 
+_PERSON: Final = "app_id, user_id, identity, identified, seen, crc"
+
 #: Counts what passed for a record, or a facet, and could not be understood.
 UNREADABLE: Final = "unreadable"
 
 HELD_LOST: Final = "user_properties_lost"
 
 
-class Queryable(Protocol):
+class Person(NamedTuple):
     """
-    The owner's database, or a reader's.
+    What is known of a user that began without a name.
+
+    Attributes:
+        identity: The name that was given later.
+        identified: When, µs since 1970.
+        seen: 1 for one that has something to join, 2 for one that has been joined.
     """
 
-    def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[Row]:
-        """All rows of a SELECT."""
+    identity: str | None = None
+    identified: int | None = None
+    seen: int = 0
 
 
 def load_state(source: Queryable) -> State:
@@ -79,8 +87,7 @@ def _facet(name: str, value: bytes, at: Moment, sound: bool) -> Facet | None:
 
 def _facet_row(name: str, value: bytes, at: Iterable[object]) -> Row:
     """What is written of a facet, with its checksum."""
-    columns = name, value.decode("utf-8", "replace"), *at
-    return *columns, crc32(repr(columns).encode())
+    return sealed(name, value.decode("utf-8", "replace"), *at)
 
 
 class Properties:
@@ -147,12 +154,11 @@ class Properties:
             return
         if len(self._seen) > 10_000:
             self._seen.clear()
-        with self._database.transact() as execute:
-            execute("INSERT OR IGNORE INTO person VALUES (?, ?, NULL, NULL, 0)", who)
-            # Not lowered: 2 says that the pair was joined already.
-            execute("UPDATE person SET seen = max(seen, 1) WHERE app_id = ? AND user_id = ?", who)
+        known = self._person(*who)
+        if not known.seen:
+            self._save_person(*who, known._replace(seen=1))
         self._seen.add(who)
-        self._join(actor.app_id, actor.user_id, boot, boot_clock)
+        self._join(*who, boot, boot_clock)
 
     def identified(self, actor: Actor, entry: Entry) -> None:
         """
@@ -163,88 +169,66 @@ class Properties:
             actor: With identity.
             entry: Carries the moment of the call.
         """
-        held = self._take_held(actor.app_id, actor.user_id)
-        with self._database.transact() as execute:
-            execute(
-                "INSERT OR IGNORE INTO person VALUES (?, ?, NULL, NULL, 0)",
-                (actor.app_id, actor.user_id),
-            )
-            execute(
-                "UPDATE person SET identity = ?, identified = ?, seen = max(seen, ?) "
-                "WHERE app_id = ? AND user_id = ? AND identity IS NULL",
-                (actor.identity, entry.wall, int(bool(held)), actor.app_id, actor.user_id),
-            )
-        self._join(actor.app_id, actor.user_id, entry.boot, entry.boot_clock)
+        who = (actor.app_id, actor.user_id)
+        held = self._take_held(*who)
+        known = self._person(*who)
+        if known.identity is None:
+            seen = max(known.seen, int(bool(held)))
+            self._save_person(*who, Person(actor.identity, entry.wall, seen))
+        self._join(*who, entry.boot, entry.boot_clock)
         if held:
             self.change_user(actor, held, entry)
         self._forget_old_values(entry.wall)
 
-    def met(
-        self,
-        app_id: str,
-        user_id: str,
-        identity: str | None,
-        identified: int | None,
-        seen: int,
-        *,
-        entry: Entry,
-    ) -> None:
+    def met(self, app_id: str, user_id: str, person: Person, *, entry: Entry) -> None:
         """
         Take over what another property store knows of a user.
 
         Args:
-            app_id, user_id, identity, identified, seen: A row of `persons`.
+            app_id, user_id: Which.
+            person: What is known there.
             entry: Carries a moment.
         """
-        with self._database.transact() as execute:
-            execute("INSERT OR IGNORE INTO person VALUES (?, ?, NULL, NULL, 0)", (app_id, user_id))
-            execute(
-                "UPDATE person SET identity = coalesce(identity, ?), "
-                "identified = coalesce(identified, ?), seen = max(seen, ?) "
-                "WHERE app_id = ? AND user_id = ?",
-                (identity, identified, seen, app_id, user_id),
-            )
+        known = self._person(app_id, user_id)
+        named = person if known.identity is None else known
+        self._save_person(app_id, user_id, named._replace(seen=max(known.seen, person.seen)))
         self._join(app_id, user_id, entry.boot, entry.boot_clock)
 
-    def persons(self) -> list[Row]:
+    def persons(self) -> list[tuple[str, str, Person]]:
         """
-        What is known of users: ``(app_id, user_id, identity, identified, seen)``,
-        where `seen` is 1 for one that has something to join, 2 for one that has
-        been joined.
+        What is known of users, by app id and `user_id`, in the order in which they came.
         """
-        return self._database.query(
-            "SELECT app_id, user_id, identity, identified, seen FROM person ORDER BY rowid"
+        rows = self._database.query(f"SELECT {_PERSON} FROM person ORDER BY rowid")
+        return [(app_id, user_id, Person(*rest)) for app_id, user_id, *rest in intact(rows)]
+
+    def _person(self, app_id: str, user_id: str) -> Person:
+        rows = self._database.query(
+            f"SELECT {_PERSON} FROM person WHERE app_id = ? AND user_id = ?", (app_id, user_id)
         )
+        return next((Person(*row[2:]) for row in intact(rows)), Person())
+
+    def _save_person(self, app_id: str, user_id: str, person: Person) -> None:
+        row = sealed(app_id, user_id, *person)
+        with self._database.transact() as execute:
+            # Changed where it stands: it keeps its place among those that are remembered.
+            known = execute(
+                "UPDATE person SET identity = ?, identified = ?, seen = ?, crc = ? "
+                "WHERE app_id = ? AND user_id = ?",
+                (*row[2:], app_id, user_id),
+            )
+            if not known.rowcount:
+                execute("INSERT INTO person VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def _join(self, app_id: str, user_id: str, boot: int, boot_clock: int) -> None:
-        rows = self._database.query(
-            "SELECT identity, identified FROM person "
-            "WHERE app_id = ? AND user_id = ? AND seen = 1 AND identity IS NOT NULL",
-            (app_id, user_id),
+        identity, identified, seen = person = self._person(app_id, user_id)
+        if identity is None or identified is None or seen != 1:
+            return
+        body = identify_body(Actor(app_id, user_id, identity), identified)
+        self._queue.insert(
+            [Entry(Kind.IDENTIFY, 0, boot, boot_clock, identified, app_id, identity, body)]
         )
-        for identity, identified in rows:
-            actor = Actor(app_id, user_id, identity)
-            body = identify_body(actor, identified)
-            self._queue.insert(
-                [
-                    Entry(
-                        Kind.IDENTIFY,
-                        0,
-                        boot,
-                        boot_clock,
-                        identified,
-                        app_id,
-                        identity,
-                        body,
-                    )
-                ]
-            )
-            # Once per pair: seen = 2 says that the request is in the queue.
-            with self._database.transact() as execute:
-                execute(
-                    "UPDATE person SET seen = 2 WHERE app_id = ? AND user_id = ?",
-                    (app_id, user_id),
-                )
+        # Once per pair: 2 says that the request is in the queue.
+        self._save_person(app_id, user_id, person._replace(seen=2))
 
     def gone(self, app_id: str, user_id: str) -> int:
         """
@@ -420,8 +404,8 @@ class Properties:
         """
         self._seen.clear()
         with self._database.transact() as execute:
-            for app_id, user_id, identity, *_ in self.persons():
-                if is_forgotten(user_id) or (identity is not None and is_forgotten(identity)):
+            for app_id, user_id, person in self.persons():
+                if any(map(is_forgotten, filter(None, (user_id, person.identity)))):
                     execute(
                         "DELETE FROM person WHERE app_id = ? AND user_id = ?", (app_id, user_id)
                     )
@@ -460,13 +444,11 @@ def _when(entry: Entry) -> tuple[int, int]:
 
 def _text(name: str, value: Scalar) -> str:
     """What is written of a property, behind its checksum."""
-    text = dumps({name: value}).decode()
-    return f"{crc32(text.encode()):08x}{text}"
+    return seal(dumps({name: value}).decode())
 
 
 def _value(name: str, text: object) -> Scalar | None:
     """None where it is not what was written."""
-    if not isinstance(text, str) or text[:8] != f"{crc32(text[8:].encode()):08x}":
-        return None
-    value: Scalar | None = loads(text[8:].encode()).get(name)
+    found = unseal(text)
+    value: Scalar | None = None if found is None else loads(found.encode()).get(name)
     return value

@@ -8,15 +8,16 @@ not know what a timestamp is needed for.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from heap_agent._core import clock, wire
 from heap_agent._core.events import Kind
 from heap_agent._core.records import FROZEN, GIVEN
-from heap_agent._store.database import Database, remember
+from heap_agent._store.database import Database, Execute, Queryable, Row, remember
 from heap_agent._store.rows import Entry
+from heap_agent._store.seals import intact, seal, sealed, unseal
 
 _MEMO: Final = "timeline"
 
@@ -145,7 +146,7 @@ class Timeline:
             }
         )
         with self._database.transact() as execute:
-            remember(execute, _MEMO, text)
+            remember(execute, _MEMO, seal(text))
             self._save_boots(execute)
             if self._repaired:
                 execute("INSERT OR IGNORE INTO counter VALUES (?, 0)", (TIMES_REPAIRED,))
@@ -155,7 +156,7 @@ class Timeline:
                 )
         self._repaired = 0
 
-    def _save_boots(self, execute: Callable[..., object]) -> None:
+    def _save_boots(self, execute: Execute) -> None:
         knowledge = self.knowledge
         boots = [(boot.ordinal, boot.boot_id, boot.mark) for boot in knowledge.boots.values()]
         # They hardly ever change; and what was written in vain must be written again.
@@ -164,8 +165,13 @@ class Timeline:
             return
         execute("DELETE FROM boot")
         execute("DELETE FROM step")
-        self._database.execute_many("INSERT INTO boot VALUES (?, ?, ?)", boots)
-        self._database.execute_many("INSERT INTO step VALUES (?, ?, ?, ?, ?)", knowledge.steps)
+        for table, places, rows in (
+            ("boot", "?, ?, ?, ?", boots),
+            ("step", "?, ?, ?, ?, ?, ?", knowledge.steps),
+        ):
+            self._database.execute_many(
+                f"INSERT INTO {table} VALUES ({places})", [sealed(*row) for row in rows]
+            )
         self._saved = saved
 
     def forget(self) -> None:
@@ -184,18 +190,21 @@ class Timeline:
         )
 
 
-def boots(source: Any) -> dict[str, int]:
+def boots(source: Queryable) -> dict[str, int]:
     """
     Ordinals of the known boots by id, for a reader.
     """
-    rows = source.query("SELECT boot_id, ordinal FROM boot")
-    return {boot_id: int(ordinal) for boot_id, ordinal in rows}
+    return {boot_id: ordinal for ordinal, boot_id, _ in _boots(source)}
+
+
+def _boots(source: Queryable) -> Iterator[Row]:
+    return intact(source.query("SELECT ordinal, boot_id, mark, crc FROM boot"))
 
 
 def _load(database: Database) -> tuple[clock.Knowledge, clock.Tick | None]:
     rows = database.query("SELECT CAST(value AS BLOB) FROM memo WHERE name = ?", (_MEMO,))
     try:
-        return _understood(json.loads(rows[0][0]), database)
+        return _understood(json.loads(unseal(rows[0][0].decode()) or ""), database)
     except (ValueError, LookupError, TypeError, AttributeError):
         # None yet, or a damaged one: the time is learnt anew.
         return _understood({}, database)
@@ -209,9 +218,9 @@ def _understood(
     }
     known = {
         ordinal: clock.Boot(ordinal, boot_id, mark, truths.get(ordinal))
-        for ordinal, boot_id, mark in database.query("SELECT ordinal, boot_id, mark FROM boot")
+        for ordinal, boot_id, mark in _boots(database)
     }
-    steps = database.query("SELECT * FROM step ORDER BY boot, until")
+    steps = intact(database.query("SELECT * FROM step ORDER BY boot, until"))
     tick = memo.get("tick")
     knowledge = clock.Knowledge(
         boots=MappingProxyType(known),

@@ -39,6 +39,7 @@ from heap_agent._store import outlook, tally
 from heap_agent._store import parts as files
 from heap_agent._store.database import Reader
 from heap_agent._store.journal import Journal, Seams
+from heap_agent._store.properties import Person
 from heap_agent._store.store import Store
 from heap_agent.testing import FakeClock
 
@@ -707,7 +708,7 @@ def test_rows_and_records_of_somebody_forgotten_go(
     assert tracked(store) == [2, 6]
     assert store.books().counts["dropped.purged"] == 4
     assert store.ledger is not None
-    assert store.ledger.properties.persons() == [("11", "99", None, None, 1)]
+    assert store.ledger.properties.persons() == [("11", "99", Person(seen=1))]
     assert not store.absorb(freeze=False).erased
 
 
