@@ -25,9 +25,11 @@ from heap_agent._store import rows, seals
 from heap_agent._store.absorb import Absorber
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import EventQueue
+from heap_agent._store.journal import Journal
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.room import Room
+from heap_agent._store.store import Store
 from heap_agent._upload.drain import Drain
 
 
@@ -171,6 +173,23 @@ def _bodies_stay_in_memory() -> None:
     wire.join_batch = broken
 
 
+def _refused_writes_are_forgotten() -> None:
+    """What the disk does not take is nowhere, and `track` returns all the same."""
+    Journal._keep = lambda self, entry: None  # type: ignore[method-assign]
+
+
+def _losses_at_the_end_are_not_counted() -> None:
+    """What is only in memory when a program ends is gone, without a word in the books."""
+
+    def broken(self: Store) -> int:
+        lost = self.journal.spilled
+        self.journal.take_spilled()
+        memory, self._memory = self._memory, None
+        return lost + (0 if memory is None else memory.ledger.queue.count())
+
+    Store._leave_word = broken  # type: ignore[method-assign]
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
     "ack before the answer": _ack_before_the_answer,
@@ -185,6 +204,8 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "budgets forget early": _budgets_forget_early,
     "back-off has no end": _back_off_has_no_end,
     "bodies stay in memory": _bodies_stay_in_memory,
+    "refused writes are forgotten": _refused_writes_are_forgotten,
+    "losses at the end are not counted": _losses_at_the_end_are_not_counted,
 }
 
 

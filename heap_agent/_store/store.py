@@ -209,8 +209,8 @@ class Store:
                 self._return_to_disk()
             lost = self._leave_word()
             self.disown()
-            if self.journal.storage != "disk" and not self._pressed:
-                # The last chance of what was lost to be counted.
+            if self.journal.storage != "disk":
+                # The last chance of what was lost to be counted, which takes little room.
                 self.journal.retry()
             self.journal.close()
             return lost

@@ -1,25 +1,49 @@
 """
 A short life of an agent whose disk may refuse any of its calls (shims/faults.c).
 
-    refused.py DIRECTORY ENDPOINT
+    refused.py DIRECTORY ENDPOINT ENDING [MUTANT]
 
-prints what it saw as one line of JSON: how many calls the disk had to answer, the longest
-that a recording call took, how many events it recorded, and the numbers of those that were
-acknowledged while the storage was the disk.
+prints what it saw as one line of JSON, by the names of `Life` in test_disk_faults.py. Where
+ENDING is a number, the disk refuses no more than so many calls from the beginning of
+`shutdown` on.
 """
 
 import ctypes
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from heap_agent import Agent
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import mutants  # noqa: E402
+
+from heap_agent import Agent  # noqa: E402
+
+directory, endpoint, ending, *mutant = sys.argv[1:]
+for name in mutant:
+    mutants.apply(name)
+
+shim = ctypes.CDLL(None)
+shim.faults_end.argtypes = [ctypes.c_long]
 slowest = 0.0
 recorded = 0
 acknowledged: list[int] = []
+
+
+class Losses(logging.Handler):
+    """Adds up how many events the log calls lost."""
+
+    told = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Of the one line that says so."""
+        if "neither written nor sent" in str(record.msg):
+            assert isinstance(record.args, tuple) and isinstance(record.args[0], int)
+            self.told += record.args[0]
 
 
 def timed(call: Callable[..., object], *arguments: Any) -> None:
@@ -42,10 +66,12 @@ def record(agent: Agent, count: int) -> None:
         recorded += 1
 
 
+losses = Losses(logging.ERROR)
+logging.getLogger("heap_agent.agent").addHandler(losses)
 agent = Agent(
     "11",
-    directory=sys.argv[1],
-    endpoint=sys.argv[2],
+    directory=directory,
+    endpoint=endpoint,
     interval=3600,
     identity_budget=None,
     app_budget=None,
@@ -59,6 +85,21 @@ agent.flush(0.5)
 record(agent, 5)
 timed(agent.reset_identity)
 record(agent, 5)
+if ending:
+    shim.faults_end(int(ending))
+before_the_end = shim.faults_seen()
 agent.shutdown(1)
-seen = ctypes.CDLL(None).faults_seen()
-print(json.dumps([seen, slowest, recorded, acknowledged]))
+print(
+    json.dumps(
+        {
+            "calls": shim.faults_seen(),
+            "calls_of_the_end": shim.faults_seen() - before_the_end,
+            "taken": shim.faults_taken(),
+            "slowest": slowest,
+            "recorded": recorded,
+            "acknowledged": acknowledged,
+            "told": losses.told,
+            "has_directory": agent._directory is not None,
+        }
+    )
+)

@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from random import Random
+from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 import trials
@@ -21,45 +22,98 @@ from helpers import balanced
 from heap_agent import Agent
 from heap_agent.testing import Collector
 
+Figure: TypeAlias = Callable[[str, object], None]
+
 PROGRAM: Final = Path(__file__).parents[1] / "programs" / "refused.py"
+
+#: Where nobody answers.
+NOWHERE: Final = "http://127.0.0.1:9"
 
 #: A recording call that takes longer hangs.
 HANGS: Final = 2.0
 
+#: More calls than there are in a life.
+ALL: Final = 1 << 40
+
 #: How many calls in a row fail: one, some, all that are left.
-LASTING: Final = (1, 25, 1 << 40)
+LASTING: Final = (1, 25, ALL)
+
+ERRORS: Final = (errno.EIO, errno.ENOSPC)
 
 #: Torture goes through every call, in as many parts; how it fails is thrown.
 PARTS: Final = 8
 
 
+class Fault(NamedTuple):
+    """
+    What is wrong in one life.
+
+    Attributes:
+        first: The first call that fails.
+        lasting: How many fail at most.
+        error: What they fail with.
+        ending: How many calls may still fail when `shutdown` begins; None: as many as are left.
+        online: Whether the server answers.
+    """
+
+    first: int
+    lasting: int
+    error: int
+    online: bool
+    ending: int | None = None
+
+    def __str__(self) -> str:
+        end = "" if self.ending is None else f", {self.ending} in shutdown"
+        where = "online" if self.online else "offline"
+        name = errno.errorcode[self.error]
+        return f"{name} from call {self.first} on, {self.lasting} in a row{end}, {where}"
+
+
 class Life(NamedTuple):
-    """What the program saw of its own life."""
+    """
+    What the program saw of its own life.
+
+    Attributes:
+        calls: That the disk had to answer.
+        calls_of_the_end: Those of `shutdown` among them.
+        taken: How often something was written since the last call that failed.
+        slowest: Seconds that a recording call took at most.
+        recorded: How many events.
+        acknowledged: The numbers of those that were on the disk when `track` returned.
+        told: How many events the log called lost.
+        has_directory: The agent got as far as having one.
+    """
 
     calls: int
+    calls_of_the_end: int
+    taken: int
     slowest: float
     recorded: int
     acknowledged: list[int]
+    told: int
+    has_directory: bool
 
 
-def live(shim: Path, directory: Path, endpoint: str, first: int, last: int, fault: int) -> Life:
-    """Run the program; calls from the first to the last fail."""
+def live(shim: Path, directory: Path, endpoint: str, fault: Fault | None, *mutant: str) -> Life:
+    """Run the program on a disk with a fault, or on a sound one."""
+    plan = fault or Fault(0, 0, 0, True)
+    ending = "" if plan.ending is None else str(plan.ending)
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(directory), endpoint],
+        [sys.executable, str(PROGRAM), str(directory), endpoint, ending, *mutant],
         env={
             **os.environ,
             "LD_PRELOAD": str(shim),
             "FAULTS_DIRECTORY": str(directory),
-            "FAULTS_FIRST": str(first),
-            "FAULTS_LAST": str(last),
-            "FAULTS_ERRNO": str(fault),
+            "FAULTS_FIRST": str(plan.first),
+            "FAULTS_LAST": str(plan.first + plan.lasting - 1),
+            "FAULTS_ERRNO": str(plan.error),
         },
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    return Life(*json.loads(done.stdout))
+    return Life(**json.loads(done.stdout))
 
 
 def assert_nothing_is_missing(life: Life, directory: Path, collector: Collector) -> int:
@@ -74,50 +128,104 @@ def assert_nothing_is_missing(life: Life, directory: Path, collector: Collector)
     ) as agent:
         assert agent.flush(30), agent.status()
         balanced(agent)
-        arrived = Counter(event.properties["number"] for event in collector.events("Recorded"))
-        assert [number for number, times in arrived.items() if times > 1] == []
-        assert set(life.acknowledged) - set(arrived) == set()
-        assert collector.conflicts == []
-        return life.recorded - len(arrived)
+        found = agent.status()
+    arrived = Counter(event.properties["number"] for event in collector.events("Recorded"))
+    assert [number for number, times in arrived.items() if times > 1] == []
+    assert set(life.acknowledged) - set(arrived) == set()
+    assert collector.conflicts == []
+    missing = life.recorded - len(arrived)
+    # The program's last word, heard where nothing can be written.
+    assert life.told == missing, f"{missing} events are missing, the log told of {life.told}"
+    if life.taken and life.has_directory:
+        # The disk came back before the end: it must have taken the number.
+        assert (found.recorded, found.dropped_by) == (
+            life.recorded,
+            {"unwritten": missing} if missing else {},
+        )
+    return missing
 
 
-def try_out(shim: Path, place: Path, first: int, lasting: int, fault: int) -> tuple[int, bool]:
-    """One life with one fault; how many events it lost, and if the disk came back in it."""
-    with Collector() as collector:
-        life = live(shim, place, collector.url, first, first + lasting - 1, fault)
-        assert life.slowest < HANGS
-        missing = assert_nothing_is_missing(life, place, collector)
-        return missing, life.calls >= first + lasting
+def try_out(shim: Path, place: Path, fault: Fault | None, *mutant: str) -> tuple[Life, int]:
+    """One life with one fault, and how many events it lost."""
+    try:
+        with Collector() as collector:
+            online = fault is None or fault.online
+            endpoint = collector.url if online else NOWHERE
+            life = live(shim, place, endpoint, fault, *mutant)
+            assert life.slowest < HANGS
+            return life, assert_nothing_is_missing(life, place, collector)
+    except AssertionError as error:
+        raise AssertionError(f"{fault}: {error}") from error
+
+
+def any_fault(chance: Random, first: int) -> Fault:
+    """One that begins at a call."""
+    return Fault(first, chance.choice(LASTING), chance.choice(ERRORS), chance.random() < 0.5)
+
+
+def return_late(
+    shim: Path, place: Path, error: int, endings: Iterable[int], *mutant: str
+) -> Iterator[int]:
+    """
+    Lives whose disk returns so many calls after `shutdown` began, until it has fewer; how
+    many events each has lost.
+    """
+    chance = trials.dice("disks that return", error)
+    for ending in endings:
+        # Some time after the agent has begun and before the last event.
+        fault = Fault(chance.randrange(60, 120), ALL, error, False, ending)
+        life, missing = try_out(shim, place / str(ending), fault, *mutant)
+        yield missing
+        if life.calls_of_the_end <= ending:
+            break
 
 
 @pytest.mark.parametrize("part", range(trials.tries(1, PARTS)))
-def test_any_call_may_fail(
-    faults: Path, tmp_path: Path, part: int, figure: Callable[[str, object], None]
-) -> None:
+def test_any_call_may_fail(faults: Path, tmp_path: Path, part: int, figure: Figure) -> None:
     """
     Whichever call fails, and for how long, no call of the program raises, prints or hangs,
-    and what was acknowledged on disk arrives once.
+    what was acknowledged on disk arrives once, and the books count what does not.
     """
-    with Collector() as collector:
-        calls = live(faults, tmp_path / "sound", collector.url, 0, 0, 0).calls
+    calls = try_out(faults, tmp_path / "sound", None)[0].calls
     assert calls > 50, "the library sees too little"
     chance = trials.dice("disk faults", part)
-    every = list(range(1 + part, calls + 1, PARTS))
-    chosen = [
-        (first, chance.choice(LASTING), chance.choice((errno.EIO, errno.ENOSPC)))
-        for first in (every if trials.LONG else chance.sample(range(1, calls + 1), 10))
-    ]
+    every = range(1 + part, calls + 1, PARTS)
+    chosen = every if trials.LONG else chance.sample(range(1, calls + 1), 8)
     lost = 0
-    for round_, (first, lasting, fault) in enumerate(chosen):
-        what = f"{errno.errorcode[fault]} at call {first} of {calls}, {lasting} in a row"
-        try:
-            missing, came_back = try_out(faults, tmp_path / str(round_), first, lasting, fault)
-            # Only a program that ends while its disk refuses may lose what it has in memory.
-            assert not (missing and came_back), f"{missing} events are missing"
-            lost += missing
-        except AssertionError as error:
-            raise AssertionError(f"{what}: {error}") from error
+    for first in chosen:
+        lost += try_out(faults, tmp_path / str(first), any_fault(chance, first))[1]
 
     figure("calls", calls)
     figure("faults", len(chosen))
-    figure("events lost to disks that never came back", lost)
+    figure("events lost and counted", lost)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
+def test_a_disk_that_returns_at_the_end(
+    faults: Path, tmp_path: Path, error: int, figure: Figure
+) -> None:
+    """
+    However late in `shutdown` the disk takes something again: it takes the events, or their
+    number.
+    """
+    endings = range(100) if trials.LONG else range(error % 5, 100, 5)
+    lost = list(return_late(faults, tmp_path, error, endings))
+    figure("ends", len(lost))
+    figure("events lost and counted", sum(lost))
+
+
+def test_forgotten_writes_are_found_out(faults: Path, tmp_path: Path) -> None:
+    """An agent that does not keep what the disk refuses is caught by the same faults."""
+    with pytest.raises(AssertionError):
+        for first in range(70, 130, 10):
+            fault = Fault(first, ALL, errno.EIO, True)
+            try_out(faults, tmp_path / str(first), fault, "refused writes are forgotten")
+
+
+def test_losses_without_a_count_are_found_out(faults: Path, tmp_path: Path) -> None:
+    """An agent that loses without a word is caught by the same ends."""
+    with pytest.raises(AssertionError, match="unwritten"):
+        for _ in return_late(
+            faults, tmp_path, errno.EIO, range(8, 20), "losses at the end are not counted"
+        ):
+            pass

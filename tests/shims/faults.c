@@ -1,10 +1,15 @@
 /*
- * Makes calls that change the files of one directory fail.
+ * Makes calls that change the files of one directory fail, or take long.
  *
  *   LD_PRELOAD=faults.so FAULTS_DIRECTORY=/abs/dir FAULTS_FIRST=n FAULTS_LAST=m FAULTS_ERRNO=5
  *
  * Calls are counted from 1, whichever thread makes them; those from n to m fail, and do
- * nothing. A program that asks faults_seen() is told how many there were.
+ * nothing. With FAULTS_MILLISECONDS=t they take so long instead, and succeed; with
+ * FAULTS_SYNCS=1 the others are left as they are.
+ *
+ * A program may ask, or tell: faults_seen() is how many calls there were, faults_taken() how
+ * many of them have written something since one failed, faults_end(n) lets the next n calls
+ * be the last that fail, faults_delay(t) changes how long they take.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,6 +20,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FILES 4096
@@ -22,8 +28,8 @@
 static char inside[FILES];
 static const char *directory;
 static size_t length;
-static long first, last, seen;
-static int fault;
+static long first, last, seen, taken, delay;
+static int fault, syncs;
 
 #define REAL(type, name, ...) \
     static type (*real)(__VA_ARGS__); \
@@ -42,6 +48,8 @@ __attribute__((constructor)) static void begin(void)
     first = number("FAULTS_FIRST");
     last = number("FAULTS_LAST");
     fault = number("FAULTS_ERRNO");
+    delay = number("FAULTS_MILLISECONDS");
+    syncs = number("FAULTS_SYNCS");
 }
 
 long faults_seen(void)
@@ -49,13 +57,39 @@ long faults_seen(void)
     return __atomic_load_n(&seen, __ATOMIC_SEQ_CST);
 }
 
+long faults_taken(void)
+{
+    return __atomic_load_n(&taken, __ATOMIC_SEQ_CST);
+}
+
+void faults_end(long more)
+{
+    last = faults_seen() + more;
+}
+
+void faults_delay(long milliseconds)
+{
+    delay = milliseconds;
+}
+
+enum what { CHANGES, WRITES, SYNCS };
+
 /* Whether this call is one that fails. */
-static int fails(void)
+static int fails(enum what what)
 {
     long now = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
-    if (now < first || now > last) return 0;
-    errno = fault;
-    return 1;
+    int hit = now >= first && now <= last && (!syncs || what == SYNCS);
+    if (hit && !fault) {
+        struct timespec wait = {delay / 1000, delay % 1000 * 1000000};
+        nanosleep(&wait, NULL);
+    }
+    if (hit && fault) {
+        __atomic_store_n(&taken, 0, __ATOMIC_SEQ_CST);
+        errno = fault;
+        return 1;
+    }
+    if (what == WRITES) __atomic_add_fetch(&taken, 1, __ATOMIC_SEQ_CST);
+    return 0;
 }
 
 static int is_inside(const char *path)
@@ -72,7 +106,7 @@ static int known(int fd)
 static int opened(int at, const char *path, int flags, int mode)
 {
     int ours = is_inside(path);
-    if (ours && fails()) return -1;
+    if (ours && fails(flags & O_CREAT ? WRITES : CHANGES)) return -1;
     int fd = syscall(SYS_openat, at, path, flags, mode);
     if (fd >= 0 && fd < FILES) inside[fd] = ours;
     return fd;
@@ -99,24 +133,37 @@ int close(int fd)
     return syscall(SYS_close, fd);
 }
 
-#define BY_FILE(type, name, parameters, call) \
-    type name parameters { return known(fd) && fails() ? -1 : call; }
+#define BY_FILE(what, type, name, parameters, call) \
+    type name parameters { return known(fd) && fails(what) ? -1 : call; }
 
-BY_FILE(ssize_t, write, (int fd, const void *data, size_t size), syscall(SYS_write, fd, data, size))
-BY_FILE(ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at),
+BY_FILE(WRITES, ssize_t, write, (int fd, const void *data, size_t size),
+        syscall(SYS_write, fd, data, size))
+BY_FILE(WRITES, ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at),
         syscall(SYS_pwrite64, fd, data, size, at))
-BY_FILE(ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t at),
+BY_FILE(WRITES, ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t at),
         syscall(SYS_pwrite64, fd, data, size, at))
-BY_FILE(int, ftruncate, (int fd, off_t size), syscall(SYS_ftruncate, fd, size))
-BY_FILE(int, ftruncate64, (int fd, off64_t size), syscall(SYS_ftruncate, fd, size))
-BY_FILE(int, fsync, (int fd), syscall(SYS_fsync, fd))
-BY_FILE(int, fdatasync, (int fd), syscall(SYS_fdatasync, fd))
+BY_FILE(CHANGES, int, ftruncate, (int fd, off_t size), syscall(SYS_ftruncate, fd, size))
+BY_FILE(CHANGES, int, ftruncate64, (int fd, off64_t size), syscall(SYS_ftruncate, fd, size))
+BY_FILE(SYNCS, int, fsync, (int fd), syscall(SYS_fsync, fd))
+BY_FILE(SYNCS, int, fdatasync, (int fd), syscall(SYS_fdatasync, fd))
+
+/* These give the error back, and do not leave it in errno. */
+int posix_fallocate(int fd, off_t at, off_t size)
+{
+    REAL(int, "posix_fallocate", int, off_t, off_t);
+    return known(fd) && fails(WRITES) ? errno : real(fd, at, size);
+}
+
+int posix_fallocate64(int fd, off64_t at, off64_t size)
+{
+    return posix_fallocate(fd, at, size);
+}
 
 #define BY_NAME(name, parameters, types, path, ...) \
     int name parameters \
     { \
         REAL(int, #name, types); \
-        return is_inside(path) && fails() ? -1 : real(__VA_ARGS__); \
+        return is_inside(path) && fails(CHANGES) ? -1 : real(__VA_ARGS__); \
     }
 #define TYPES(...) __VA_ARGS__
 

@@ -514,6 +514,34 @@ def test_closing_brings_memory_to_the_disk(state_dir: Path, clock: FakeClock, di
         balanced(store)
 
 
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_disk_that_returns_when_the_queue_is_closed(
+    state_dir: Path, clock: FakeClock, disk: Disk, in_memory: bool
+) -> None:
+    """What could not be written is counted by the very last call that the disk takes."""
+
+    def write(fd: int, data: bytes) -> int:
+        if disk.full and store.ledger is None:
+            disk.full = False
+        return disk.write(fd, data)
+
+    with opened(state_dir, clock, seams=Seams(write=write)) as store:
+        track(store, n=1)
+        disk.full = True
+        track(store, n=2)
+        if in_memory:
+            store.mend(0.0)
+            store.mend(MEMORY_PATIENCE)
+            track(store, n=3)
+    assert not disk.full
+    with opened(state_dir, clock) as again:
+        again.absorb(freeze=False)
+        balanced(again)
+        assert tracked(again) == [1]
+        assert again.books().counts["recorded"] == 2 + in_memory
+        assert again.books().counts["dropped.unwritten"] == 1 + in_memory
+
+
 # -- trouble ------------------------------------------------------------------------
 
 
