@@ -100,6 +100,7 @@ class Trouble(Enum):
     CORRUPT = "corrupt"
     NEWER = "newer schema"
     EMPTY = "just being created"
+    BUSY = "in use"
     UNAVAILABLE = "unavailable"
 
 
@@ -119,11 +120,13 @@ class DatabaseTrouble(Exception):
 # Names exist on the exception from Python 3.11 on; the messages are SQLite's own
 # and have been stable for twenty years.
 _BY_NAME: Final = {
+    "SQLITE_BUSY": Trouble.BUSY,
     "SQLITE_FULL": Trouble.FULL,
     "SQLITE_CORRUPT": Trouble.CORRUPT,
     "SQLITE_NOTADB": Trouble.CORRUPT,
 }
 _BY_TEXT: Final = {
+    "database is locked": Trouble.BUSY,
     "database or disk is full": Trouble.FULL,
     "malformed": Trouble.CORRUPT,
     "not a database": Trouble.CORRUPT,

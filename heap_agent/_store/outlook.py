@@ -40,6 +40,10 @@ RUNNING: Final = 1 << 40
 _TRIES: Final = 20
 _PAUSE: Final = 0.05
 
+#: How often books that the disk refuses are asked for: it may be an owner that just closes
+#: them, while a disk goes on refusing. (Who is in force is asked for again and again.)
+_REFUSALS: Final = 3
+
 _DATABASE: Final = re.compile(r"^queue-(\d+)\.db$")
 
 
@@ -194,12 +198,19 @@ class _Snapshot:
         self.books = Books()
 
 
-def _look(directory: Path, *, books: bool) -> tuple[_Snapshot, list[tuple[str, str, Record | int]]]:
+def _look(
+    directory: Path, *, books: bool, refusals: int = _TRIES
+) -> tuple[_Snapshot, list[tuple[str, str, Record | int]]]:
     """
     The database and the records behind it, of one moment.
 
+    Args:
+        directory: The state directory.
+        books: Whether they are wanted.
+        refusals: So often the disk may refuse; that somebody is busy is another thing.
+
     Raises:
-        DatabaseTrouble: The database stayed unreadable for a second.
+        DatabaseTrouble: The database stayed unreadable for a second, or the disk refused.
     """
     trouble: DatabaseTrouble | None = None
     for attempt in range(_TRIES):
@@ -224,10 +235,14 @@ def _look(directory: Path, *, books: bool) -> tuple[_Snapshot, list[tuple[str, s
             continue
         except OSError as error:
             trouble = DatabaseTrouble(Trouble.UNAVAILABLE, str(error))
+            refusals -= 1
         except DatabaseTrouble as error:
             trouble = error
-            if error.trouble is not Trouble.UNAVAILABLE:
+            if error.trouble not in (Trouble.UNAVAILABLE, Trouble.BUSY):
                 break
+            refusals -= error.trouble is not Trouble.BUSY
+        if refusals <= 0:
+            break
     raise trouble or DatabaseTrouble(Trouble.UNAVAILABLE, "the journals change too fast")
 
 
@@ -335,16 +350,17 @@ def read_state(directory: Path, boot_id: str) -> State:
 # -- books ---------------------------------------------------------------------------
 
 
-def read_books(directory: Path, boot_id: str) -> Books:
+def read_books(directory: Path, boot_id: str, *, refuses: bool = False) -> Books:
     """
     Count everything, absorbed or not.
 
     Args:
         directory: The state directory.
         boot_id: The running boot.
+        refuses: It is known that the disk refuses: it is asked once.
     """
     try:
-        found, records = _look(directory, books=True)
+        found, records = _look(directory, books=True, refusals=1 if refuses else _REFUSALS)
     except DatabaseTrouble:
         # `trouble` says what is wrong; the journals can be counted all the same.
         found, records = _Snapshot(), _journals_alone(directory)

@@ -906,7 +906,8 @@ class Store:
             if self.directory is None:
                 books = outlook.Books()
             else:
-                books = outlook.read_books(self.directory, self.clock.boot_id)
+                refuses = self.storage != "disk" or self.trouble is not None
+                books = outlook.read_books(self.directory, self.clock.boot_id, refuses=refuses)
             if self.memory is not None:
                 books = books.plus(outlook.read_queue(self.memory.database))
             counts = self.journal.pending_counts()

@@ -58,7 +58,6 @@ def record(agent: Agent, count: int) -> None:
     """Record the next so many events."""
     global recorded
     for _ in range(count):
-        # Not of status(), which reads the directory, again and again while that fails.
         before = agent._store.storage
         timed(agent.track, "Recorded", {"number": recorded})
         if before == agent._store.storage == "disk":

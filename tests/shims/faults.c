@@ -15,6 +15,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,12 @@ long faults_taken(void)
 void faults_end(long more)
 {
     last = faults_seen() + more;
+}
+
+void faults_begin(void)
+{
+    first = faults_seen() + 1;
+    last = LONG_MAX;
 }
 
 void faults_delay(long milliseconds)

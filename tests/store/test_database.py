@@ -87,7 +87,7 @@ def test_a_refused_write_ahead_log_is_trouble(path: Path, monkeypatch: pytest.Mo
         Database(path)
     before.close()
 
-    assert caught.value.trouble is Trouble.UNAVAILABLE
+    assert caught.value.trouble is Trouble.BUSY
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")

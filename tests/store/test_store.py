@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from helpers import (
@@ -590,6 +592,45 @@ def test_somebody_empties_the_directory(store: Store, state_dir: Path) -> None:
     store.absorb(freeze=False)
 
     assert tracked(store) == [2]
+
+
+def waits(run: Callable[[], object]) -> int:
+    """How often this thread sleeps in a call."""
+    slept = 0
+
+    def watch(_: FrameType, event: str, what: object) -> None:
+        nonlocal slept
+        slept += event == "c_call" and what is time.sleep
+
+    sys.setprofile(watch)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return slept
+
+
+def test_books_are_not_waited_for_where_the_disk_refuses(
+    state_dir: Path, clock: FakeClock, disk: Disk
+) -> None:
+    """Whoever asks how things stand is told as fast as ever, by what can be read."""
+    with opened(state_dir, clock, seams=disk.seams) as store:
+        track(store, n=1)
+        assert waits(store.books) == 0
+        unreadable = state_dir / "queue-2.db"
+        unreadable.mkdir()
+        # Nobody knows of it yet: it could be somebody who is just closing it.
+        assert 0 < waits(store.books) < 5
+        disk.full = True
+        track(store, n=2)
+        assert waits(store.books) == 0
+        assert store.books().queued == 2
+        balanced(store)
+        disk.full = False
+        store.mend(0.0)
+        unreadable.rmdir()
+        assert waits(store.books) == 0
+        balanced(store)
 
 
 # -- races --------------------------------------------------------------------------
