@@ -66,6 +66,11 @@ _REFUSED: Final = (Kind.EVENT, Kind.USER_PROPERTIES)
 #: Seconds that a sync takes where a write may have to wait for the disk.
 _BUSY: Final = 0.5
 
+#: Seconds that a write takes on a disk that is slow, and that others are then given to
+#: record between two of them.
+_SLOW: Final = 0.001
+_PAUSE: Final = 0.001
+
 #: How often a thread lets others go on before it queues for the lock.
 _TRIES: Final = 100
 
@@ -489,9 +494,9 @@ class Journal:
                     return False
                 self._retire()
                 self._set_part(fresh)
-            if self._spill:
-                self.retry()
-            return True
+        if self._spill:
+            self.retry()
+        return True
 
     @property
     def unlinked(self) -> bool:
@@ -580,22 +585,32 @@ class Journal:
         """
         Write what waits in memory. True when nothing is left there.
         """
-        with self._lock:
-            if self._busy:
-                return False
-            while self.open() and (entry := self._spill.first()) is not None:
-                part = self._part
-                assert part is not None
+        while True:
+            began = time.monotonic()
+            with self._lock:
+                if self._busy or not self.open():
+                    return False
                 try:
-                    self._append(part, entry)
+                    if not self._write_first():
+                        self.trouble = None
+                        return True
                 except OSError as error:
                     self.trouble = str(error)
                     return False
-                self._spill.written()
-            if self._part is None:
-                return False
-            self.trouble = None
-            return True
+            if time.monotonic() - began > _SLOW:
+                # Whoever records has waited for this one write, and not for the others.
+                time.sleep(_PAUSE)
+
+    def _write_first(self) -> bool:
+        """
+        Write the oldest record that waits; False where there is none.
+        """
+        part, entry = self._part, self._spill.first()
+        assert part is not None
+        if entry is not None:
+            self._append(part, entry)
+            self._spill.written()
+        return entry is not None
 
     def hold_off(self) -> None:
         """
@@ -696,17 +711,17 @@ class Journal:
                 if part.broken:
                     raise OSError("an earlier sync of this part failed")
                 began = time.monotonic()
+                # How long it will take nobody knows.
+                self._choose_write(busy=True)
                 self._data_sync(part.fd)
                 self._choose_write(busy=time.monotonic() - began > _BUSY)
             except OSError as error:
                 # The kernel may have thrown the pages away and would call the
                 # next sync of this file a success: only a copy can be trusted.
                 self.trouble = str(error)
-                with self._lock:
-                    with self._alone():
-                        part.broken = not self._replace(part)
-                    if self._spill:
-                        self.retry()
+                part.broken = not self._replace(part)
+                if self._spill:
+                    self.retry()
                 return not part.broken
             part.synced, part.first = size, following
         with self._lock:
@@ -717,44 +732,61 @@ class Journal:
 
     def _replace(self, part: _Part) -> bool:
         """
-        Have a copy stand for what is not on stable storage of a part.
+        Have a copy stand for what is not on stable storage of a part. While it is synced
+        recording goes on; what came meanwhile is added to it.
         """
         try:
-            content = part.path.read_bytes()
+            with self._lock:
+                following = self._sequence + 1
+                content = part.path.read_bytes()
             header = unpack_header(content)
             if header is None:
                 return False
             begin = max(part.synced, header.size)
             copy = self._copy(part, begin, content[begin:])
-            try:
-                if part is not self._part and self._part is not None:
-                    # The highest number is the one that grows, so the part that
-                    # grows now must give way to one that is higher than the copy.
-                    fresh = self._new_part()
-                    self._retire()
-                    self._set_part(fresh)
-                if not part.path.exists():
-                    raise FileNotFoundError(part.path)
-                self._publish(copy)
-            except BaseException:
-                self._discard(copy)
-                raise
+            copy.first = following
+            with self._lock, self._alone():
+                try:
+                    self._complete(copy, part.path.read_bytes()[len(content) :])
+                    if part is not self._part and self._part is not None:
+                        # The highest number is the one that grows, so the part that
+                        # grows now must give way to one that is higher than the copy.
+                        fresh = self._new_part()
+                        self._retire()
+                        self._set_part(fresh)
+                    if not part.path.exists():
+                        raise FileNotFoundError(part.path)
+                    self._publish(copy)
+                except BaseException:
+                    self._discard(copy)
+                    raise
+                self._give_way(part, copy)
         except FileNotFoundError:
             # The owner has taken everything from it into a synced commit.
-            if part is self._part:
-                return False
-            self._sealed.remove(part)
-            _close(part)
-            return True
+            with self._lock:
+                if part is self._part:
+                    return False
+                self._sealed.remove(part)
+                _close(part)
         except OSError:
             return False
+        return True
+
+    def _complete(self, copy: _Part, tail: bytes) -> None:
+        if tail and self._write(copy.fd, tail) != len(tail):
+            raise OSError("no room for a copy")
+        copy.size += len(tail)
+
+    def _give_way(self, part: _Part, copy: _Part) -> None:
         if part is self._part:
             self._set_part(copy)
         else:
-            _close(copy)
             self._sealed.remove(part)
+            if copy.synced < copy.size:
+                self._sealed.append(copy)
+            else:
+                _close(copy)
         _close(part)
-        return True
 
     def _copy(self, part: _Part, begin: int, content: bytes) -> _Part:
         """

@@ -157,6 +157,8 @@ def test_a_writer_keeps_hold_of_the_interpreter_while_the_disk_is_quick(state_di
     pauses = [0.6, 0.0]
 
     def sync(fd: int) -> None:
+        # Nobody knows yet.
+        assert lets_go(journal)
         os.fdatasync(fd)
         time.sleep(pauses.pop(0))
 
@@ -167,7 +169,7 @@ def test_a_writer_keeps_hold_of_the_interpreter_while_the_disk_is_quick(state_di
     for busy in (True, False):
         assert journal.sync()
         assert lets_go(journal) is busy
-    assert read(state_dir, journal.id) == [b"watched"] * 4
+    assert read(state_dir, journal.id) == [b"watched"] * 6
     journal.close()
 
 
@@ -1036,6 +1038,74 @@ def test_a_failed_copy_is_tried_again(journal: Journal, state_dir: Path, disk: D
     assert journal.sync()
     assert read(state_dir, journal.id) == [b"one"]
     assert len(part_files(state_dir)) == 2
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_recording_goes_on_while_a_copy_is_synced(
+    journal: Journal, state_dir: Path, sealed: bool
+) -> None:
+    """What comes meanwhile is in the copy, too, and is synced by the next sync."""
+    copying, go_on = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    def sync(fd: int) -> None:
+        calls.append(fd)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        if len(calls) == 2:
+            copying.set()
+            assert go_on.wait(30)
+        os.fsync(fd)
+
+    def record() -> None:
+        put(journal, b"two")
+        if sealed:
+            journal.rotate()
+        put(journal, b"three")
+
+    journal._data_sync = sync
+    put(journal, b"one")
+    syncing, recording = threading.Thread(target=journal.sync), threading.Thread(target=record)
+    syncing.start()
+    assert copying.wait(30)
+    recording.start()
+    recording.join(10)
+    waits = recording.is_alive()
+    go_on.set()
+    syncing.join(30)
+    recording.join(30)
+
+    assert not waits, "a recording call waits for a sync"
+    put(journal, b"four")
+    assert read(state_dir, journal.id) == [b"one", b"two", b"three", b"four"]
+    assert journal.unsynced and journal.sync() and not journal.unsynced
+
+
+def test_recording_does_not_wait_for_what_was_refused_before(
+    journal: Journal, state_dir: Path, disk: Disk
+) -> None:
+    """On a disk that is slow again a call waits for one record of another thread, not for all."""
+    disk.full = True
+    for number in range(2_000):
+        put(journal, b"%d" % number)
+    begun = threading.Event()
+
+    def slow_write(fd: int, data: bytes) -> int:
+        begun.set()
+        time.sleep(0.005)
+        return os.write(fd, data)
+
+    disk.full, journal._write = False, slow_write
+    retrying = threading.Thread(target=journal.retry)
+    retrying.start()
+    assert begun.wait(30)
+
+    put(journal, b"2000")
+
+    assert retrying.is_alive(), "the call has waited for all of them"
+    journal._write = os.write
+    retrying.join(30)
+    assert read(state_dir, journal.id) == [b"%d" % number for number in range(2_001)]
 
 
 def test_sync_is_not_true_while_records_wait(journal: Journal, disk: Disk) -> None:
