@@ -497,8 +497,15 @@ class _Word(NamedTuple):
         return Entry(Kind.USER_PROPERTIES, 0, boot, boot_clock, wall, actor.app_id, actor.name, b"")
 
 
-#: What comes of reading something that another version wrote.
-_NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+#: What comes of reading something that another version wrote, or nobody at all.
+NOT_UNDERSTOOD: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class _Batch:
@@ -570,7 +577,7 @@ class _Batch:
     def _understanding(self) -> Iterator[None]:
         try:
             yield
-        except _NOT_UNDERSTOOD:
+        except NOT_UNDERSTOOD:
             self.counts[UNREADABLE] += 1
 
     def _state(self, word: _Word) -> None:
@@ -742,7 +749,7 @@ class _Batch:
                     # One that has been in a queue before keeps its key.
                     (whole,) = lines
                     whole = whole if true == wall else restamp(whole, true)
-            except _NOT_UNDERSTOOD:
+            except NOT_UNDERSTOOD:
                 self.counts[UNREADABLE] += 1
                 self.counts[DROPPED + "damaged"] += 1
             else:

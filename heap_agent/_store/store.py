@@ -32,7 +32,7 @@ from heap_agent._core.state import Moment, State, Value
 from heap_agent._core.wire import actor_line
 from heap_agent._store import outlook, system
 from heap_agent._store import parts as files
-from heap_agent._store.absorb import BATCH, Absorbed, Request
+from heap_agent._store.absorb import BATCH, NOT_UNDERSTOOD, Absorbed, Request
 from heap_agent._store.bell import Bell
 from heap_agent._store.database import DatabaseTrouble, Trouble
 from heap_agent._store.event_queue import DROPPED, RECORDED, dropped_events
@@ -191,7 +191,7 @@ class Store:
                 own_journal=lambda: self.journal.id,
                 earlier_boots=files.boots(directory),
             )
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        except NOT_UNDERSTOOD as error:
             # What stands in the tables is nothing that anybody has written there.
             raise DatabaseTrouble(Trouble.CORRUPT, f"{type(error).__name__}: {error}") from error
 
