@@ -47,6 +47,10 @@ RELEASE_MARK: Final = 1_795_392_000_000_000
 
 SECOND: Final = 1_000_000
 
+#: Microseconds. A ``Date`` after this, as one before the release, tells nothing but that
+#: the server's clock is wrong: what it said would stand on events that were recorded right.
+LAST_DATE: Final = RELEASE_MARK + 100 * 365 * 86_400 * SECOND
+
 #: Change of offset that is a step. Two readings are never taken at the same
 #: instant, and a leap second is no step either.
 STEP: Final = 2 * SECOND
@@ -294,8 +298,10 @@ def feed_date(
 
     Returns:
         Knowledge with the mark raised or lowered to the ``Date``, and the error
-        of the present boot's wall clock.
+        of the present boot's wall clock; nothing new from a ``Date`` that cannot be.
     """
+    if not RELEASE_MARK <= date * SECOND <= LAST_DATE:
+        return knowledge
     said = round(date * SECOND)
     if knowledge.placed > said:
         # The mark had been poisoned; what comes next starts from the new one.

@@ -35,6 +35,9 @@ REASON_CHARACTERS: Final = 500
 #: RFC 9110 allows whole seconds only; fractions are seen in the wild.
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]*)?")
 
+#: Seconds since 1970: the year 10000, which an HTTP date has no digits for.
+_NO_DATE: Final = 253_402_300_800.0
+
 #: Byte order marks of UTF-8 and UTF-16, the zero bytes of UTF-16, and blanks.
 _BEFORE_TEXT: Final = b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n\f\v"
 
@@ -161,11 +164,13 @@ def http_date(text: str | None) -> float | None:
         return None
     try:
         parsed = parsedate_tz(text)
-        return None if parsed is None else float(mktime_tz(parsed))
+        seconds = None if parsed is None else float(mktime_tz(parsed))
     except (ValueError, TypeError, IndexError, OverflowError):
         # The parser is made for mail: it returns None for most garbage, and
         # raises one of these for the rest.
         return None
+    # It checks no field but the year: zones and seconds may have hundreds of digits.
+    return seconds if seconds is not None and abs(seconds) < _NO_DATE else None
 
 
 def _answer(
@@ -221,4 +226,6 @@ def _reason(status: int, headers: Mapping[str, str], body: bytes) -> str:
 def _printable(text: str) -> str:
     """One line that is safe in a terminal and a log: control characters are escaped."""
     cut = text[:REASON_CHARACTERS]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+    # An escape is longer than what it stands for.
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+    return escaped[:REASON_CHARACTERS]

@@ -8,8 +8,10 @@ anywhere, also between a step and the look that finds it.
 
 from __future__ import annotations
 
+import math
+
 import attrs
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heap_agent._core import clock
@@ -350,6 +352,21 @@ def test_date_raises_and_lowers_the_mark() -> None:
 
     assert poisoned.mark > START + YEAR
     assert START == healed.mark
+
+
+@given(st.floats())
+@example(0.0)
+@example(253_402_300_799.0)
+@example(1e303)
+@example(-math.inf)
+@example(math.nan)
+def test_a_date_that_cannot_be_tells_nothing(date: float) -> None:
+    """Nobody answers before the release, or in a hundred years."""
+    known = clock.begin_boot(Knowledge(), "a")
+    told = clock.feed_date(known, date, START, 0)
+
+    possible = RELEASE_MARK / SECOND <= date <= clock.LAST_DATE / SECOND
+    assert (told != known) is possible
 
 
 def test_poisoned_mark_does_not_move_good_records() -> None:

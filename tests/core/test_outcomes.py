@@ -183,3 +183,5 @@ def test_http_date() -> None:
     assert http_date("") is None
     assert http_date("14") is None
     assert http_date("Tue, 14 Nov 99999999999 22:13:20 GMT") is None
+    assert http_date("Tue, 14 Nov 2023 22:13:20 -" + "9" * 300) is None
+    assert http_date("Tue, 14 Nov 2023 22:13:" + "9" * 200 + " GMT") is None
