@@ -44,7 +44,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import LocationParseError, NewConnectionError, ProxyError, SystemTimeWarning
 from urllib3.util import Timeout, Url, parse_url
 
-from heap_agent._core.outcomes import Outcome, classify, classify_probe, http_date, unreachable
+from heap_agent._core.outcomes import (
+    Answer,
+    Outcome,
+    classify,
+    classify_probe,
+    http_date,
+    unreachable,
+)
 
 __all__ = ["Reply", "Transport"]
 
@@ -58,6 +65,9 @@ PIECE_BYTES = 65_536
 
 #: Lines before the body, those of interim answers included; a head has a few dozen.
 HEAD_LINES = 500
+
+#: Bytes of those lines. What has more is parsed for a long time, into many times as much.
+HEAD_BYTES = 262_144
 
 #: A reason is one line for a log and for `status`.
 REASON_CHARACTERS = 200
@@ -272,7 +282,8 @@ class Transport:
             outcome = classify_probe(response.status, headers)
         else:
             outcome = classify(response.status, headers, answer, self._wall())
-        if route.date_is_trusted:
+        # A portal may be reached through what listens on loopback, and know no time.
+        if route.date_is_trusted and outcome.answer is not Answer.CAPTIVE:
             outcome = attrs.evolve(outcome, date=http_date(headers.get("date")))
         return Reply(outcome, answer)
 
@@ -396,12 +407,14 @@ class _Head:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._lines = 0
+        self._bytes = 0
         self.close = file.close
 
     def readline(self, limit: int) -> bytes:
         line = self._file.readline(limit)
         self._lines += 1
-        if self._lines > HEAD_LINES:
+        self._bytes += len(line)
+        if self._lines > HEAD_LINES or self._bytes > HEAD_BYTES:
             raise HTTPException("the head of the answer does not end")
         # An end before the first byte is http.client's to tell: nobody has answered.
         nothing = not line and self._lines == 1
@@ -429,6 +442,9 @@ class _Answer(HTTPResponse):
         finally:
             # It is None where http.client has closed it.
             self.fp = self.fp and file
+        # Where a line is no header urllib3 would log all that follows it, as a warning.
+        self.msg.defects.clear()
+        self.msg.set_payload("")
 
     def _pass_over(self) -> None:
         if self.status == SWITCHING_PROTOCOLS:
@@ -578,7 +594,9 @@ def _read_answer(response: urllib3.BaseHTTPResponse) -> bytes:
     return answer
 
 
-_USERINFO = re.compile(r"\S+@")
+#: From the beginning of a word only: a long one without an end would be searched from
+#: each of its characters.
+_USERINFO = re.compile(r"(?<!\S)\S+@")
 
 
 def _mask(text: str) -> str:

@@ -5,6 +5,7 @@ The transport against raw sockets on loopback that answer well, badly, slowly or
 from __future__ import annotations
 
 import gzip
+import logging
 import re
 import select
 import socket
@@ -554,6 +555,8 @@ GARBAGE = {
     "cut status line": b"HTTP/1.1 200 OK",
     "cut before headers": b"HTTP/1.1 200 OK\r\n",
     "cut header": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "one long word": b"x" * 65_000 + b"\r\n\r\n",
+    "large head": b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"x" * 60_000 + b"\r\n") * 5 + b"\r\n",
     "cut after headers": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
 }
 
@@ -568,6 +571,17 @@ def test_garbage_is_unavailable(serve: Serve, make: Make, answer: bytes) -> None
     assert re.match(r"[A-Za-z]+: .", outcome.reason)
     assert outcome.reason.isprintable()
     assert len(outcome.reason) <= 200
+
+
+def test_a_line_that_is_no_header_is_not_logged(
+    serve: Serve, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody's log grows by what a server says."""
+    bad = b"HTTP/1.1 200 OK\r\nA: b\r\nno header\r\n" + b"C: d\r\n" * 90 + b"\r\n{}"
+
+    with caplog.at_level(logging.INFO):
+        assert make(serve(once(bad)).url).send("/", b"{}").answer is Answer.ACCEPTED
+    assert caplog.records == []
 
 
 def test_an_error_whose_body_is_cut_counts_by_its_status(serve: Serve, make: Make) -> None:
@@ -1154,6 +1168,16 @@ def test_the_date_of_a_loopback_answer_is_believed(serve: Serve, make: Make) -> 
     """A collector on the same device has the same clock; garbage is no date."""
     assert make(serve(DATED).url).send("/", b"{}").date == EPOCH
     assert make(serve(OK).url).send("/", b"{}").date is None
+
+
+def test_the_date_of_a_portal_is_not_believed(serve: Serve, make: Make) -> None:
+    """What listens on loopback may hand on the page of somebody who knows no time."""
+    page = DATED.replace(b"\r\n\r\n{}", b"\r\nContent-Type: text/html\r\n\r\n<>")
+    away = DATED.replace(b"200 OK", b"302 Found")
+
+    for answer in (page, away):
+        outcome = make(serve(answer).url).send("/", b"{}")
+        assert (outcome.answer, outcome.date) == (Answer.CAPTIVE, None)
 
 
 def test_the_date_of_a_plain_answer_is_not_believed(serve: Serve, make: Make) -> None:
