@@ -4,8 +4,7 @@ A program that works an agent hard, and tells what that took of its process as J
     loader.py crowd DIRECTORY ENDPOINT SECONDS PROCESS     sixteen threads record at once
     loader.py hoard DIRECTORY ENDPOINT COUNT               record so many while offline
     loader.py empty DIRECTORY ENDPOINT                     deliver what is there
-    loader.py steady DIRECTORY ENDPOINT COUNT SECONDS [MUTANT]
-                                                           record and deliver, on and on
+    loader.py steady DIRECTORY ENDPOINT COUNT [MUTANT]     record and deliver, on and on
 """
 
 from __future__ import annotations
@@ -21,6 +20,9 @@ from heap_agent import Agent
 #: Numbers of one thread; `sink.py` knows them as a stream.
 STREAM = 10_000_000
 THREADS = 16
+
+#: How often a process that goes on and on is looked at.
+LOOKS = 40
 
 verb, directory, endpoint, *rest = sys.argv[1:]
 
@@ -120,29 +122,23 @@ def empty() -> dict[str, object]:
         }
 
 
-def steady(count: int, seconds: float, mutant: str = "") -> dict[str, object]:
+def steady(count: int, mutant: str = "") -> dict[str, object]:
     if mutant:
         import mutants
 
         mutants.apply(mutant)
     samples: list[list[int]] = []
-    looks = 40
-    end = time.monotonic() + seconds
-    number = 0
     with agent() as busy:
-        while number < count and time.monotonic() < end:
-            for _ in range(count // looks):
-                busy.track("Recorded", {"seq": number, "room": "kitchen"})
-                number += 1
-                if not number % 5_000 and time.monotonic() >= end:
-                    break
+        for number in range(count):
+            busy.track("Recorded", {"seq": number, "room": "kitchen"})
+            if (number + 1) % (count // LOOKS):
+                continue
             assert busy.flush(timeout=300)
             # Parts of the journal stay open until they are synced.
             assert busy.sync()
             samples.append([memory(), len(os.listdir("/proc/self/fd")), threading.active_count()])
         status = busy.status()
         return {
-            "recorded": number,
             "samples": samples,
             "delivered": status.delivered,
             "balanced": status.balanced,
@@ -158,5 +154,5 @@ if __name__ == "__main__":
     elif verb == "empty":
         told = empty()
     else:
-        told = steady(int(rest[0]), float(rest[1]), *rest[2:])
+        told = steady(int(rest[0]), *rest[1:])
     print(json.dumps(told), flush=True)

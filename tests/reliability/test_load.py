@@ -12,7 +12,8 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from statistics import linear_regression
+from typing import Any, Final, NamedTuple
 
 import pytest
 from helpers import balanced
@@ -82,7 +83,7 @@ def start(verb: str, *arguments: object) -> subprocess.Popen[str]:
 
 def told(program: subprocess.Popen[str]) -> dict[str, Any]:
     """What a program says when it ends."""
-    out, err = program.communicate(timeout=900)
+    out, err = program.communicate(timeout=1_500)
     assert (program.returncode, err) == (0, "")
     found: dict[str, Any] = json.loads(out)
     return found
@@ -144,32 +145,52 @@ def test_a_long_time_offline(tmp_path: Path, sink: Sink, figure: Figure) -> None
         balanced(agent)
 
 
-def leaks(samples: list[list[int]]) -> dict[str, int]:
-    """What was gained after the first quarter: bytes, descriptors and threads."""
-    begin = len(samples) // 4
-    early, late = samples[begin : 2 * begin], samples[-begin:]
-    memory, files, threads = (
-        min(sample[n] for sample in late) - max(sample[n] for sample in early) for n in range(3)
-    )
-    return {"memory": memory, "files": files, "threads": threads}
+class Growth(NamedTuple):
+    """
+    How a process became larger after the first quarter of its work.
+
+    Attributes:
+        gained: From the most of the second quarter to the least of the last.
+        trend: What the straight line through all samples since then makes of that time.
+    """
+
+    gained: int
+    trend: float
+
+    @classmethod
+    def of(cls, samples: list[int]) -> Growth:
+        """What a row of samples, taken at even distances, comes to."""
+        quarter = len(samples) // 4
+        line = linear_regression(range(len(samples) - quarter), samples[quarter:])
+        return cls(
+            gained=min(samples[-quarter:]) - max(samples[quarter : 2 * quarter]),
+            trend=line.slope * (len(samples) - quarter - 1),
+        )
+
+
+def growths(found: dict[str, Any]) -> list[Growth]:
+    """How a process's memory, descriptors and threads became more."""
+    return [Growth.of(list(samples)) for samples in zip(*found["samples"], strict=True)]
 
 
 def test_nothing_leaks(tmp_path: Path, sink: Sink, figure: Figure) -> None:
-    """A process that records and delivers millions of events stays as large as it was."""
+    """A process that records and delivers ten million events stays as large as it was."""
     count = tries(60_000, 10_000_000)
-    found = told(start("steady", tmp_path / "state", sink.url, count, 330))
-    gained = leaks(found["samples"])
-    figure("events", found["recorded"])
-    figure("KiB gained", gained["memory"] // 1024)
-    figure("descriptors and threads gained", gained["files"] + gained["threads"])
-    assert gained["memory"] < LEAK
-    assert (gained["files"] <= 0, gained["threads"] <= 0) == (True, True)
-    assert (found["delivered"], found["balanced"], found["check"]) == (found["recorded"], True, [])
-    assert sink.seen() == {0: [found["recorded"], 0, 0]}
+    found = told(start("steady", tmp_path / "state", sink.url, count))
+    memory, files, threads = growths(found)
+    figure("events", count)
+    figure("MiB of memory", round(found["samples"][-1][0] / MIB, 1))
+    figure("KiB gained", memory.gained // 1024)
+    figure("KiB by the trend", round(memory.trend / 1024))
+    figure("descriptors and threads by the trend", round(files.trend + threads.trend, 2))
+    assert (memory.gained < LEAK, memory.trend < LEAK) == (True, True)
+    assert all(one.gained <= 0 and one.trend < 1 for one in (files, threads))
+    assert (found["delivered"], found["balanced"], found["check"]) == (count, True, [])
+    assert sink.seen() == {0: [count, 0, 0]}
 
 
 def test_a_leak_is_found_out(tmp_path: Path, sink: Sink) -> None:
     """The same look at a process sees that an agent keeps what it has sent."""
     mutant = "bodies stay in memory"
-    found = told(start("steady", tmp_path / "state", sink.url, 100_000, 120, mutant))
-    assert leaks(found["samples"])["memory"] > LEAK
+    memory, _, _ = growths(told(start("steady", tmp_path / "state", sink.url, 100_000, mutant)))
+    assert (memory.gained > LEAK, memory.trend > LEAK) == (True, True)
