@@ -30,6 +30,8 @@ A record is moved from its own regime to the right one by the sum of the steps
 between, plus the error. Where no regime was right, an unset clock is placed
 just after the mark, in recording order, 1 ms apart: wrong by as long as the
 device was alone, but after everything from before and before everything since.
+So is a clock that started earlier than the boot before it ended, as one does
+whose last time was saved long before the power failed.
 
 A timestamp that the caller gave never comes here, and one that is final is
 never repaired again; both are the caller's business.
@@ -165,6 +167,9 @@ class Knowledge(NamedTuple):
         placed: Wall microseconds of the last record that was placed without
             knowing its time; 0 for none.
         placed_boot: That record's boot.
+        reached: Wall microseconds of the latest record that has its final time;
+            0 for none.
+        reached_boot: The latest boot of such a record.
     """
 
     current: int = 0
@@ -173,6 +178,8 @@ class Knowledge(NamedTuple):
     mark: int = RELEASE_MARK
     placed: int = 0
     placed_boot: int = -1
+    reached: int = 0
+    reached_boot: int = -1
 
     @property
     def true_offset(self) -> int | None:
@@ -306,6 +313,8 @@ def feed_date(
     if knowledge.placed > said:
         # The mark had been poisoned; what comes next starts from the new one.
         knowledge = knowledge._replace(placed=0, placed_boot=-1)
+    if knowledge.reached > said + FUTURE:
+        knowledge = knowledge._replace(reached=0, reached_boot=-1)
     knowledge = knowledge._replace(mark=said)
     boot = knowledge.boots.get(knowledge.current)
     if boot is None:
@@ -319,13 +328,14 @@ def _error(said: int, wall: int, boot_clock: int, round_trip: int, known: Truth 
     """What must be added to the wall clock, where that is more than `AGREEMENT`."""
     earliest = said - AGREEMENT
     latest = said + SECOND + round_trip + AGREEMENT
-    if known is not None and known.error:
-        # An error found earlier stands while the header agrees: else each
-        # header, with its second of blur, would move the records anew.
+    agrees = earliest <= wall <= latest
+    if known is not None and (known.error or not agrees):
+        # What was found earlier stands while the header agrees: else each header,
+        # and the first after a step, would move the records by its second of blur.
         expected = boot_clock + known.offset + known.error
         if earliest <= expected <= latest:
             return expected - wall if abs(expected - wall) > AGREEMENT else 0
-    if earliest <= wall <= latest:
+    if agrees:
         return 0
     return said + (SECOND + round_trip) // 2 - wall
 
@@ -361,9 +371,25 @@ def place(
         own = _regime(steps, boot_clock, wall - boot_clock)
         moved = wall + _shift(steps, own, right) + error
         if known.truth is not None or _plausible(knowledge, boot, moved, mark):
-            return moved, moved != wall, knowledge
-    placed = max(knowledge.placed, mark) + PLACED_APART
-    return placed, True, knowledge._replace(placed=placed, placed_boot=boot)
+            return moved, moved != wall, reach(knowledge, boot, moved)
+    placed = max(knowledge.placed, mark, _reached_before(knowledge, boot)) + PLACED_APART
+    knowledge = knowledge._replace(placed=placed, placed_boot=boot)
+    return placed, True, reach(knowledge, boot, placed)
+
+
+def reach(knowledge: Knowledge, boot: int, wall: int) -> Knowledge:
+    """
+    Note the final time of a record: those of later boots come after it, unless it is
+    in the future.
+
+    Args:
+        knowledge: What is known.
+        boot: Ordinal of its boot.
+        wall: Its final time, microseconds.
+    """
+    if boot < knowledge.reached_boot or not knowledge.reached < wall <= knowledge.mark + FUTURE:
+        return knowledge
+    return knowledge._replace(reached=wall, reached_boot=boot)
 
 
 def right_since(knowledge: Knowledge, boot: int) -> int:
@@ -378,8 +404,8 @@ def right_since(knowledge: Knowledge, boot: int) -> int:
         return NO_TIME if known.truth.error else -NO_TIME
     if boot != knowledge.current:
         return NO_TIME
-    mark = _known_mark(known, knowledge)
-    return max(mark, knowledge.placed + 1) if knowledge.placed_boot == boot else mark
+    earliest = max(_known_mark(known, knowledge), _reached_before(knowledge, boot))
+    return max(earliest, knowledge.placed + 1) if knowledge.placed_boot == boot else earliest
 
 
 def _regime(steps: tuple[Step, ...], boot_clock: int, offset: int) -> int:
@@ -427,7 +453,7 @@ def _shift(steps: tuple[Step, ...], own: int, right: int) -> int:
 
 def _plausible(knowledge: Knowledge, boot: int, wall: int, mark: int) -> bool:
     """Whether a time can be right for all that is known of it."""
-    if wall < mark:
+    if wall < max(mark, _reached_before(knowledge, boot)):
         return False
     if knowledge.placed_boot == boot and wall <= knowledge.placed:
         # A clock that was unset a moment ago, and has ticked past the mark.
@@ -437,6 +463,11 @@ def _plausible(knowledge: Knowledge, boot: int, wall: int, mark: int) -> bool:
         or knowledge.true_offset is None
         or wall <= knowledge.mark + FUTURE
     )
+
+
+def _reached_before(knowledge: Knowledge, boot: int) -> int:
+    """How far the boots before one have come."""
+    return knowledge.reached if knowledge.reached_boot < boot else 0
 
 
 def _with_boot(knowledge: Knowledge, boot: Boot) -> Knowledge:

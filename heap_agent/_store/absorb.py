@@ -722,6 +722,7 @@ class _Batch:
         # None, because a damaged record's first line may be empty.
         line: bytes | None = None
         is_new = True
+        latest = 0
         for record in events:
             _, flags, wall, boot_clock, sequence, body, _ = record
             try:
@@ -742,6 +743,8 @@ class _Batch:
                     if wall < right and not flags:
                         true = absorber.timeline.place(wall, boot_clock, boot)
                         right = absorber.timeline.right_since(boot)
+                    elif not flags:
+                        latest = wall
                     flags |= FROZEN
                 if len(lines) == 2:
                     whole = complete(absorber.stamp(true), writer, sequence, speaker, *lines)
@@ -756,6 +759,7 @@ class _Batch:
                 self._entries.append(
                     Entry(Kind.EVENT, flags, boot, boot_clock, wall, app_id, name, whole)
                 )
+        absorber.timeline.reach(latest, boot)
 
     def _allows(self, actor: Actor, at: Moment) -> bool:
         state = self._absorber.state

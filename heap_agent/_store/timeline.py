@@ -127,6 +127,12 @@ class Timeline:
         """
         return clock.right_since(self.knowledge, boot)
 
+    def reach(self, wall: int, boot: int) -> None:
+        """
+        Note how far a boot has come, µs, where `place` was not asked. `save` must follow.
+        """
+        self.knowledge = clock.reach(self.knowledge, boot, wall)
+
     def save(self) -> None:
         """
         Write what has changed.
@@ -137,6 +143,8 @@ class Timeline:
                 "mark": knowledge.mark,
                 "placed": knowledge.placed,
                 "placed_boot": knowledge.placed_boot,
+                "reached": knowledge.reached,
+                "reached_boot": knowledge.reached_boot,
                 "tick": self._tick,
                 "truths": {
                     boot.ordinal: boot.truth
@@ -228,5 +236,7 @@ def _understood(
         mark=memo.get("mark", clock.RELEASE_MARK),
         placed=memo.get("placed", 0),
         placed_boot=memo.get("placed_boot", -1),
+        reached=memo.get("reached", 0),
+        reached_boot=memo.get("reached_boot", -1),
     )
     return knowledge, None if tick is None else clock.Tick(*tick)

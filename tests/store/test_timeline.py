@@ -192,3 +192,26 @@ def test_unset_clocks_of_several_boots_are_placed_in_order(
         assert times == sorted(set(times)) and times[0] > "2026-11-23"
         assert store.books().counts["repaired.clock"] == 9
         balanced(store)
+
+
+def test_an_unset_clock_comes_after_what_was_frozen_at_once(
+    state_dir: Path, clock: FakeClock
+) -> None:
+    """
+    Events that got their final time when they were absorbed, an hour after the last trusted
+    Date, come before those of a later boot that does not know the time.
+    """
+    clock.step(NOW / 1e6 - clock.wall_ns() / 1e9)
+    for number in range(2):
+        with opened(state_dir, clock) as store:
+            if number == 0:
+                assert store.ledger is not None
+                store.ledger.timeline.feed_date(clock.wall_ns() / 1e9, *store.now(), 0)
+                clock.advance(3_600)
+            track(store, n=number)
+            store.absorb(freeze=True)
+        clock.reboot(wall=0)
+    with opened(state_dir, clock) as store:
+        first, second = (str(body["timestamp"]) for body in bodies(store, Kind.EVENT))
+        assert second > first
+        balanced(store)
