@@ -11,25 +11,30 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, Final
 
 import attrs
 
 from heap_agent import Agent
-from heap_agent._core import wire
+from heap_agent._core import clock, wire
 from heap_agent._core.budget import Budget
 from heap_agent._core.delivery import Delivery, Send
 from heap_agent._core.events import Kind
-from heap_agent._store import rows, seals
+from heap_agent._outbox import Outbox
+from heap_agent._store import rows, seals, system
 from heap_agent._store.absorb import Absorber
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import EventQueue
 from heap_agent._store.journal import Journal
+from heap_agent._store.keeper import Keeper
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.room import Room
 from heap_agent._store.store import Store
+from heap_agent._upload import scheduler
 from heap_agent._upload.drain import Drain
 
 
@@ -190,6 +195,32 @@ def _losses_at_the_end_are_not_counted() -> None:
     Store._leave_word = broken  # type: ignore[method-assign]
 
 
+def _times_are_not_repaired() -> None:
+    """What the wall clock said is what is sent."""
+    clock.place = lambda knowledge, *, wall, boot_clock, boot: (wall, False, knowledge)
+
+
+def _delivery_trusts_the_wall_clock() -> None:
+    """The sender's waits end by a clock that is set, and nobody tells it of that."""
+    scheduler.time = SimpleNamespace(monotonic=time.time)  # type: ignore[attr-defined]
+    Outbox.hurry = lambda self: None  # type: ignore[method-assign]
+
+
+def _nobody_notices_a_suspend() -> None:
+    """What was due in a suspend waits as long as if there had been none."""
+    Keeper._slept = lambda self, now: False  # type: ignore[method-assign]
+
+
+def _the_boot_clock_sleeps_too() -> None:
+    """The clock that counts from the boot stands still in a suspend."""
+    system.boot_clock = lambda source=time: time.monotonic_ns
+
+
+def _every_boot_is_the_same() -> None:
+    """Clock readings of two boots are compared with each other."""
+    system.boot_id = lambda readers=None: "always the same"
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
     "ack before the answer": _ack_before_the_answer,
@@ -206,6 +237,11 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "bodies stay in memory": _bodies_stay_in_memory,
     "refused writes are forgotten": _refused_writes_are_forgotten,
     "losses at the end are not counted": _losses_at_the_end_are_not_counted,
+    "times are not repaired": _times_are_not_repaired,
+    "delivery trusts the wall clock": _delivery_trusts_the_wall_clock,
+    "nobody notices a suspend": _nobody_notices_a_suspend,
+    "the boot clock sleeps too": _the_boot_clock_sleeps_too,
+    "every boot is the same": _every_boot_is_the_same,
 }
 
 

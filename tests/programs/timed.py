@@ -1,7 +1,7 @@
 """
 An agent that records the numbers that it is told, one a line, until its input ends.
 
-    timed.py DIRECTORY ENDPOINT
+    timed.py DIRECTORY ENDPOINT [MUTANT]
 
 answers each with a line `number wall-clock`, as it saw the clock when `track` had returned.
 """
@@ -11,10 +11,16 @@ import time
 
 from heap_agent import Agent
 
+directory, endpoint, *mutant = sys.argv[1:]
+if mutant:
+    import mutants
+
+    mutants.apply(*mutant)
+
 with Agent(
     "11",
-    directory=sys.argv[1],
-    endpoint=sys.argv[2],
+    directory=directory,
+    endpoint=endpoint,
     interval=0.3,
     identity_budget=None,
     app_budget=None,

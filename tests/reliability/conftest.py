@@ -39,5 +39,5 @@ def _faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="clock_shim", scope="session")
 def _clock_shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shifts the wall clock."""
+    """Moves the wall clock and the boot clock, and names the boot."""
     return _built("clock", tmp_path_factory)

@@ -1,14 +1,17 @@
 """
-Wall clocks that are wrong, and stepped under a living agent with the real scheduler.
+Wall clocks that are wrong, and stepped under a living agent with the real scheduler;
+machines that are suspended, or started again and again without a network.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,86 +19,172 @@ from typing import Final
 
 import pytest
 from helpers import balanced, eventually
+from trials import tries
 
 from heap_agent import Agent
-from heap_agent.testing import Collector
+from heap_agent._core.clock import RELEASE_MARK
+from heap_agent.testing import Collector, Reply
 
-PROGRAM: Final = Path(__file__).parents[1] / "programs" / "timed.py"
+TESTS: Final = Path(__file__).parents[1]
+PROGRAM: Final = TESTS / "programs" / "timed.py"
 
+HOUR: Final = 3_600.0
 YEAR: Final = 365.25 * 86_400
+
+#: Where a clock without a battery starts.
+DAWN: Final = 60.0
 
 #: How far from the truth a timestamp may be after repair.
 CLOSE: Final = 2.0
 
+Figure = Callable[[str, object], None]
+
+
+class World:
+    """
+    The true time, which may go by without anybody waiting for it; the collector's clock.
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return time.time() + self.skipped
+
+    def wall_ns(self) -> int:
+        """The same in nanoseconds."""
+        return time.time_ns() + round(self.skipped * 1e9)
+
+    def boot_ns(self) -> int:
+        """Nanoseconds on a clock that never goes back."""
+        return time.monotonic_ns() + round(self.skipped * 1e9)
+
 
 class Device:
     """
-    A program whose wall clock can be set, and the true time of all that it recorded.
+    A program whose clocks can be set, and the true time of all that it recorded.
     """
 
-    def __init__(self, shim: Path, place: Path, collector: Collector, offset: float) -> None:
+    #: Seconds that anything may take.
+    patience = 30.0
+
+    def __init__(
+        self, shim: Path, place: Path, world: World, collector: Collector, mutant: str = ""
+    ) -> None:
         self.directory = place / "state"
+        self.world = world
         self.collector = collector
         self.truth: list[float] = []
+        self.offset = 0.0
         self._shim = shim
-        self._offset = place / "offset"
-        self._offset.write_bytes(bytes(8))
-        self.set_clock(offset)
-        self._process = self._started()
+        self._mutant = mutant
+        self._started_at = 0.0  # by the boot clock of the real machine
+        self._offsets = place / "offsets"
+        self._offsets.write_bytes(bytes(16))
+        self._boot_id = place / "boot_id"
+        self._boot_id.write_text(str(uuid.uuid4()))
+        self._process: subprocess.Popen[str] | None = None
 
     def set_clock(self, offset: float) -> None:
-        """Let the clock be so many seconds from the truth."""
-        with open(self._offset, "r+b", buffering=0) as file:
-            file.write(struct.pack("=q", round(offset * 1e9)))
+        """Let the wall clock be so many seconds from the truth."""
         self.offset = offset
+        self._write()
 
-    def record(self, count: int = 3) -> None:
-        """Record the next so many events."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        for _ in range(count):
-            self._process.stdin.write(f"{len(self.truth)}\n")
-            self._process.stdin.flush()
-            seen = float(self._process.stdout.readline().split()[1])
-            self.truth.append(time.time())
-            assert abs(seen - self.offset - self.truth[-1]) < 1, "the clock is not shifted"
-
-    def arrives(self) -> None:
-        """Wait until all that was recorded has been delivered, by the program itself."""
-        eventually(lambda: len(self.collector.events("Recorded")) >= len(self.truth))
-
-    def restart(self) -> None:
-        """End the program, and start it within the same boot."""
-        self.end()
-        self._process = self._started()
-
-    def end(self) -> None:
-        """End the program, which says nothing of any trouble."""
-        if self._process.poll() is None:
-            _, errors = self._process.communicate(timeout=30)
-            assert (self._process.returncode, errors) == (0, "")
-
-    def assert_true(self) -> float:
-        """Order and times at the collector are the truth; how far the worst was off."""
-        self.end()
-        events = self.collector.events("Recorded")
-        assert [event.properties["number"] for event in events] == list(range(len(self.truth)))
-        stamps = [datetime.fromisoformat(moment(event.timestamp)).timestamp() for event in events]
-        assert stamps == sorted(stamps)
-        off = max(abs(said - true) for said, true in zip(stamps, self.truth, strict=True))
-        assert off < CLOSE
-        with Agent("11", directory=self.directory, endpoint=self.collector.url) as agent:
-            balanced(agent)
-        return off
-
-    def _started(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(self.directory), self.collector.url],
-            env={**os.environ, "LD_PRELOAD": str(self._shim), "CLOCK_OFFSET": str(self._offset)},
+    def start(self) -> None:
+        """Start the program."""
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                str(PROGRAM),
+                str(self.directory),
+                self.collector.url,
+                *filter(None, [self._mutant]),
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+                "LD_PRELOAD": str(self._shim),
+                "CLOCK_OFFSETS": str(self._offsets),
+                "CLOCK_BOOT_ID": str(self._boot_id),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def record(self, count: int = 3) -> None:
+        """Record the next so many events."""
+        assert self._process is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        for _ in range(count):
+            self._process.stdin.write(f"{len(self.truth)}\n")
+            self._process.stdin.flush()
+            seen = float(self._process.stdout.readline().split()[1])
+            self.truth.append(self.world.now())
+            assert abs(seen - self.offset - self.truth[-1]) < 1, "the clock is not shifted"
+
+    def suspend(self, seconds: float, *, wall_goes_on: bool = True) -> None:
+        """Let the machine sleep; afterwards the boot clock has counted that."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
+        self.world.skipped += seconds
+        self.set_clock(self.offset - (0.0 if wall_goes_on else seconds))
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def restart_machine(self, off: float, wall: float) -> None:
+        """Switch a machine off for so long, and start it with a wall clock."""
+        self.world.skipped += off
+        self._started_at = time.clock_gettime(time.CLOCK_BOOTTIME) + self.world.skipped - 20
+        self._boot_id.write_text(str(uuid.uuid4()))
+        self.set_clock(wall - self.world.now())
+        self.start()
+
+    def arrives(self) -> None:
+        """Wait until all that was recorded has been delivered, by the program itself."""
+        eventually(lambda: len(self.collector.events("Recorded")) >= len(self.truth), self.patience)
+
+    def end(self) -> None:
+        """End the program, which says nothing of any trouble."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            _, errors = self._process.communicate(timeout=30)
+            assert (self._process.returncode, errors) == (0, "")
+
+    def kill(self) -> None:
+        """End the program without a word."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
+    def stamps(self) -> list[float]:
+        """
+        The times at the collector, once the program has ended: of all that was recorded, in
+        order, with the books in balance.
+        """
+        self.end()
+        events = self.collector.events("Recorded")
+        assert [event.properties["number"] for event in events] == list(range(len(self.truth)))
+        stamps = [datetime.fromisoformat(moment(event.timestamp)).timestamp() for event in events]
+        assert stamps == sorted(stamps)
+        with Agent("11", directory=self.directory, endpoint=self.collector.url) as agent:
+            balanced(agent)
+        return stamps
+
+    def assert_true(self) -> float:
+        """Order and times at the collector are the truth; how far the worst was off."""
+        pairs = zip(self.stamps(), self.truth, strict=True)
+        off = max(abs(said - true) for said, true in pairs)
+        assert off < CLOSE
+        return off
+
+    def _write(self) -> None:
+        skipped = self.world.skipped
+        numbers = skipped + self.offset, skipped - self._started_at
+        with open(self._offsets, "r+b", buffering=0) as file:
+            file.write(struct.pack("=qq", *(round(number * 1e9) for number in numbers)))
 
 
 def moment(text: object) -> str:
@@ -103,71 +192,125 @@ def moment(text: object) -> str:
     return str(text).replace("Z", "+00:00")
 
 
+@pytest.fixture(name="world")
+def _world() -> World:
+    return World()
+
+
+@pytest.fixture(name="collector")
+def _collector(world: World) -> Iterator[Collector]:
+    with Collector(clock=world) as collector:
+        yield collector
+
+
 @pytest.fixture(name="device")
 def _device(
-    clock_shim: Path, tmp_path: Path, collector: Collector
-) -> Iterator[Callable[[float], Device]]:
+    clock_shim: Path, tmp_path: Path, world: World, collector: Collector
+) -> Iterator[Callable[..., Device]]:
     devices: list[Device] = []
 
-    def make(offset: float) -> Device:
-        devices.append(Device(clock_shim, tmp_path, collector, offset))
-        return devices[-1]
+    def make(offset: float, mutant: str = "") -> Device:
+        one = Device(clock_shim, tmp_path, world, collector, mutant)
+        devices.append(one)
+        one.set_clock(offset)
+        one.start()
+        return one
 
     yield make
-    for device in devices:
-        device._process.kill()
-        device._process.communicate()
+    for one in devices:
+        one.kill()
+
+
+# -- what a device goes through: each ends with right times, or an AssertionError -----------
+
+
+def starts_in_1970(one: Device) -> float:
+    """Recorded in 1970 without a network; then the clock is stepped by 56 years."""
+    one.record()
+    time.sleep(2)
+    one.set_clock(0)
+    time.sleep(2)
+    one.record()
+    one.collector.start()
+    one.arrives()
+    return one.assert_true()
+
+
+def is_set_back(one: Device) -> float:
+    """The clock goes back by a year, while a delivery is due a moment later."""
+    one.record()
+    one.arrives()
+    one.record()
+    one.set_clock(-YEAR)
+    one.arrives()
+    one.record()
+    one.arrives()
+    return one.assert_true()
+
+
+def is_suspended(one: Device, *, wall_goes_on: bool = True) -> float:
+    """The machine sleeps for an hour, in which a delivery that waits is due."""
+    one.record()
+    one.arrives()
+    # For all that the program sends, and far longer than anybody here has patience.
+    one.collector.reply(Reply.throttled(300, status=503))
+    asked = len(one.collector.requests)
+    one.record()
+    eventually(lambda: len(one.collector.requests) > asked)
+    time.sleep(1.5)  # for the keeper to have looked
+    one.suspend(HOUR, wall_goes_on=wall_goes_on)
+    one.record()
+    one.arrives()
+    one.record()
+    one.arrives()
+    return one.assert_true()
+
+
+def is_suspended_offline(one: Device) -> float:
+    """The machine sleeps for an hour, and there is a network afterwards."""
+    one.record()
+    time.sleep(1.5)
+    one.suspend(HOUR)
+    one.record()
+    one.collector.start()
+    one.arrives()
+    return one.assert_true()
+
+
+# -- clocks that are set ----------------------------------------------------------------------
 
 
 def test_a_clock_that_starts_in_1970(
-    device: Callable[[float], Device], collector: Collector, figure: Callable[[str, object], None]
+    device: Callable[..., Device], world: World, collector: Collector, figure: Figure
 ) -> None:
     """
     What was recorded in 1970 without a network gets its true time once the clock is stepped
     by 56 years.
     """
     collector.stop()
-    one = device(60 - time.time())
-    one.record()
-    time.sleep(2)
-    one.set_clock(0)
-    time.sleep(2)
-    one.record()
-    collector.start()
-    one.arrives()
-    figure("worst, s", f"{one.assert_true():.3f}")
+    figure("worst, s", f"{starts_in_1970(device(DAWN - world.now())):.3f}")
 
 
-def test_a_clock_that_is_set_back(device: Callable[[float], Device], collector: Collector) -> None:
+def test_a_clock_that_is_set_back(device: Callable[..., Device], figure: Figure) -> None:
     """
-    Delivery goes on when the clock is set back by a year.
+    Delivery goes on when the clock is set back by a year, and so do the times.
     """
-    one = device(0)
-    one.record()
-    one.arrives()
-    one.record()
-    one.set_clock(-YEAR)  # while a delivery is due a moment later
-    one.arrives()
-    one.record()
-    one.arrives()
-    one.end()
-    numbers = [event.properties["number"] for event in collector.events("Recorded")]
-    assert numbers == list(range(len(one.truth)))
+    figure("worst, s", f"{is_set_back(device(0)):.3f}")
 
 
 def test_a_step_while_no_program_runs(
-    device: Callable[[float], Device], collector: Collector, figure: Callable[[str, object], None]
+    device: Callable[..., Device], world: World, collector: Collector, figure: Figure
 ) -> None:
     """
     A step between two programs of one boot repairs what the first of them recorded.
     """
     collector.stop()
-    one = device(60 - time.time())
+    one = device(DAWN - world.now())
     one.record()
     time.sleep(2)
     one.end()
     one.set_clock(0)
-    one.restart()
+    one.start()
     time.sleep(2)
     one.record()
     collector.start()
@@ -176,7 +319,7 @@ def test_a_step_while_no_program_runs(
 
 
 def test_a_clock_that_is_slewed(
-    device: Callable[[float], Device], collector: Collector, figure: Callable[[str, object], None]
+    device: Callable[..., Device], collector: Collector, figure: Figure
 ) -> None:
     """
     A clock that is drawn to the truth in small pieces keeps the order, and is no step.
@@ -190,3 +333,166 @@ def test_a_clock_that_is_slewed(
     collector.start()
     one.arrives()
     figure("worst, s", f"{one.assert_true():.3f}")
+
+
+# -- machines that sleep ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wall_goes_on", [False, True][: tries(1, 2)])
+def test_a_suspend(device: Callable[..., Device], wall_goes_on: bool, figure: Figure) -> None:
+    """
+    Times before, across and after a suspend are right, also where the wall clock stood
+    still in it, and a delivery that was due meanwhile happens when the machine is awake.
+    """
+    figure("worst, s", f"{is_suspended(device(0), wall_goes_on=wall_goes_on):.3f}")
+
+
+def test_a_suspend_without_a_network(
+    device: Callable[..., Device], collector: Collector, figure: Figure
+) -> None:
+    """What was recorded before and after a suspend keeps its times until there is a network."""
+    collector.stop()
+    one = device(0)
+    figure("worst, s", f"{is_suspended_offline(one):.3f}")
+
+
+# -- machines that start again and again ------------------------------------------------------
+
+
+def lives_without_a_network(one: Device, starts: Callable[[float], float]) -> list[int]:
+    """
+    Three more boots, each after an hour off and with a wall clock of `starts`, told the last
+    that it showed; in the last one comes the right time, and then a network. How many
+    events there were at the end of each boot.
+    """
+    ends = [len(one.truth)]
+    for _ in range(3):
+        one.end()
+        one.restart_machine(HOUR, starts(one.world.now() + one.offset))
+        one.record()
+        ends.append(len(one.truth))
+    time.sleep(1.5)
+    one.set_clock(0)
+    time.sleep(1.5)
+    one.record()
+    one.collector.start()
+    one.arrives()
+    return ends
+
+
+def boots_in_1970(one: Device, known: float) -> float:
+    """
+    A device that has no battery, and knows that it is later than `known`; how far the worst
+    was off of those that can be known.
+    """
+    first, *_, unknown, _ = lives_without_a_network(one, lambda _: DAWN)
+    stamps = one.stamps()
+    assert all(known <= said <= one.truth[unknown] for said in stamps[first:unknown])
+    off = [abs(said - true) for said, true in zip(stamps, one.truth, strict=True)]
+    worst = max(off[:first] + off[unknown:])
+    assert worst < CLOSE
+    return worst
+
+
+@pytest.mark.parametrize("known_before", [True, False][: tries(1, 2)])
+def test_boots_in_1970(
+    device: Callable[..., Device],
+    world: World,
+    collector: Collector,
+    known_before: bool,
+    figure: Figure,
+) -> None:
+    """
+    Several boots in 1970: the one in which the right time came is repaired, and the earlier
+    ones, of which nobody knows when they were, lie in order between the last true time
+    that was known and that one.
+    """
+    one = device(0 if known_before else DAWN - world.now())
+    if known_before:
+        one.record()
+        one.arrives()
+    known = world.now() - CLOSE if known_before else RELEASE_MARK / 1e6
+    collector.stop()
+    figure("worst where it can be known, s", f"{boots_in_1970(one, known):.3f}")
+
+
+def test_boots_that_go_on_where_the_last_one_ended(
+    device: Callable[..., Device], collector: Collector, figure: Figure
+) -> None:
+    """
+    Several boots whose clocks go on at the last shutdown: the one in which the right time
+    came is repaired, and the earlier ones are wrong by the hours in which the machine
+    was off, in order.
+    """
+    one = device(0)
+    one.record()
+    one.arrives()
+    collector.stop()
+    first, second, unknown, _ = lives_without_a_network(one, lambda last: last)
+    late = [true - said for said, true in zip(one.stamps(), one.truth, strict=True)]
+    right = [abs(seconds) for seconds in late[:first] + late[unknown:]]
+    figure("worst where it can be known, s", f"{max(right):.3f}")
+    assert max(right) < CLOSE
+    assert all(abs(seconds - HOUR) < CLOSE for seconds in late[first:second])
+    assert all(abs(seconds - 2 * HOUR) < CLOSE for seconds in late[second:unknown])
+
+
+def test_boots_that_start_at_the_same_saved_time(
+    device: Callable[..., Device], world: World, collector: Collector, figure: Figure
+) -> None:
+    """
+    Boots that begin at the same saved time, as nothing saved a later one before the power
+    failed: their times overlap, and are in order all the same.
+    """
+    one = device(0)
+    one.record()
+    one.arrives()
+    collector.stop()
+    saved = world.now()
+    for _ in range(3):
+        one.record()
+        time.sleep(1.5)
+        one.suspend(HOUR / 2)
+        one.record()
+        one.kill()
+        one.restart_machine(HOUR, saved)
+    one.record()
+    time.sleep(1.5)
+    one.set_clock(0)
+    time.sleep(1.5)
+    collector.start()
+    one.arrives()
+    stamps = one.stamps()
+    off = [abs(said - true) for said, true in zip(stamps, one.truth, strict=True)]
+    figure("worst where it can be known, s", f"{max(off[:6] + off[-3:]):.3f}")
+    assert max(off[:6] + off[-3:]) < CLOSE
+
+
+# -- agents that are broken on purpose --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mutant", "story", "offset"),
+    [
+        ("times are not repaired", starts_in_1970, DAWN),
+        ("the boot clock sleeps too", is_suspended_offline, None),
+        ("delivery trusts the wall clock", is_set_back, None),
+        ("nobody notices a suspend", is_suspended, None),
+        ("every boot is the same", lambda one: boots_in_1970(one, RELEASE_MARK / 1e6), DAWN),
+    ][: tries(2, 5)],
+)
+def test_a_broken_agent_is_found_out(
+    device: Callable[..., Device],
+    world: World,
+    collector: Collector,
+    mutant: str,
+    story: Callable[[Device], float],
+    offset: float | None,
+) -> None:
+    """The same stories end with wrong times, or without a delivery."""
+    if story not in (is_set_back, is_suspended):
+        collector.stop()
+    one = device(0 if offset is None else offset - world.now(), mutant)
+    one.patience = 6.0
+    with pytest.raises(AssertionError):
+        story(one)
