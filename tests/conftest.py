@@ -46,6 +46,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Long runs let Hypothesis throw the same dice, unless they were told others."""
+    if trials.LONG and config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(trials.SEED)
+
+
 def pytest_report_header() -> str:
     """What a run needs to be repeated."""
     return f"dice: {trials.SEED}{', thrown long' if trials.LONG else ''}"

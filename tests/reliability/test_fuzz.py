@@ -80,7 +80,7 @@ ACCIDENTS = st.lists(
 )
 
 
-@settings(max_examples=tries(150, 3_000))
+@settings(max_examples=tries(150, 10_000))
 @given(data=st.binary(max_size=80) | st.binary(max_size=60).map(framed))
 @example(framed(b""))
 @example(framed(b"\xff"))
@@ -91,7 +91,7 @@ def test_any_bytes_are_a_header_or_none(data: bytes) -> None:
     assert records.unpack_header(data) is None
 
 
-@settings(max_examples=tries(120, 1_500))
+@settings(max_examples=tries(120, 4_000))
 @given(
     fields=JSON
     | st.fixed_dictionaries(
@@ -144,7 +144,7 @@ def read_to_the_end(path: Path, *, complete: bool, limit: int) -> list[Chunk]:
     raise AssertionError("the reader does not come to an end")
 
 
-@settings(max_examples=tries(120, 1_500))
+@settings(max_examples=tries(120, 4_000))
 @given(
     bodies=st.lists(st.binary(max_size=200), max_size=12),
     accidents=ACCIDENTS,
@@ -175,7 +175,7 @@ def test_a_damaged_part_yields_what_was_written(
         assert [r.sequence for chunk in chunks for r in chunk.records] == list(range(len(bodies)))
 
 
-@settings(max_examples=tries(120, 1_500))
+@settings(max_examples=tries(120, 4_000))
 @given(data=st.binary(max_size=600), complete=st.booleans())
 def test_noise_is_no_record(data: bytes, complete: bool) -> None:
     """Behind a good header any bytes are damage, or not yet there."""
@@ -233,7 +233,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(max_examples=tries(12, 300))
+@settings(max_examples=tries(12, 600))
 @given(rows=RECORDS)
 @example([(int(Kind.EVENT), 0, 2**63 - 1, b'["11","1",null,"7"]\n"E"\n{}')])
 @example([(int(Kind.EVENT), 255, -(2**63), b'["11","1",null,"7"]\n"E"\n{}')])
@@ -281,7 +281,7 @@ def test_any_record_can_be_absorbed(
 # -- the wire ---------------------------------------------------------------------------
 
 
-@settings(max_examples=tries(40, 1_000))
+@settings(max_examples=tries(40, 1_500))
 @given(event=st.text(max_size=300), properties=st.dictionaries(st.text(max_size=20), JSON))
 @example("\ud83d", {"\ude00": "\ud83d\ude00"})
 @example("E", {"n": float("inf"), "m": float("nan"), "k": 10**400})
@@ -344,7 +344,7 @@ def posted(desk: Desk, path: str, body: bytes, method: str = "POST") -> int:
     return reply.status
 
 
-@settings(max_examples=tries(120, 1_500))
+@settings(max_examples=tries(120, 4_000))
 @given(body=REQUESTS, path=st.sampled_from(PATHS), strict=st.booleans())
 @example(b"[" * 100_000, limits.TRACK_PATH, True)
 @example(b'{"a":' * 50_000, limits.TRACK_PATH, False)

@@ -286,7 +286,7 @@ def most_in(arrivals: list[tuple[float, int]], seconds: float) -> int:
 scripts = st.lists(st.sampled_from([DOWN, REFUSED, CUT]), max_size=6)
 
 
-@settings(max_examples=80)
+@settings(max_examples=trials.tries(80, 1_000))
 @given(
     actors=st.lists(st.sampled_from("abc"), max_size=120),
     bad=st.frozensets(st.integers(0, 119), max_size=6),
