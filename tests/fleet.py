@@ -30,6 +30,9 @@ from heap_agent._core.outcomes import Answer, Outcome, unreachable
 MINUTE: Final = 60.0
 HOUR: Final = 3_600.0
 
+#: How much more than the others a busy device records.
+BUSY: Final = 50
+
 #: A device looks at the front of its queue only, as the sender does.
 FRONT: Final = 64
 
@@ -120,6 +123,7 @@ class Device:
     __slots__ = (
         "acknowledged",
         "backlog",
+        "begin",
         "delivered",
         "delivery",
         "drained",
@@ -131,12 +135,14 @@ class Device:
         "period",
         "queue",
         "recorded",
+        "waited",
     )
 
     def __init__(self, name: str, policy: Policy, period: float, begin: float) -> None:
         self.name = name
         self.delivery = Delivery(policy)
         self.period = period
+        self.begin = begin
         self.next_event = begin
         self.queue: deque[Candidate] = deque()
         self.recorded = 0
@@ -148,6 +154,7 @@ class Device:
         self.last = math.inf
         self.gap = 0.0
         self.drained = math.inf
+        self.waited = 0.0
 
     def record(self, now: float) -> None:
         """Record what happened since the last look."""
@@ -163,6 +170,11 @@ class Device:
             row = self.queue.popleft()
             assert row.id == id, f"{self.name} sent {id} before {row.id}"
         self.acknowledged += len(ids)
+
+    def wait_of(self, id: int, now: float, since: float) -> None:
+        """Note how long a row has waited, of which only what comes after `since` counts."""
+        recorded = self.begin + (id - 1) * self.period
+        self.waited = max(self.waited, now - max(recorded, since))
 
     def came_through(self, since: float, number: int) -> None:
         """Note a delivery so many seconds after the end of the outage."""
@@ -216,6 +228,9 @@ class Seen:
         drained: When the last device had an empty queue.
         firsts: When each device came through for the first time.
         gaps: The longest time that each one waited between two deliveries.
+        waits: The longest time that an event of each one waited.
+        dues: What each one's share allows for its backlog; without end where it
+            records more than that.
         minutes: The fleet minute by minute.
     """
 
@@ -231,7 +246,18 @@ class Seen:
     drained: float
     firsts: list[float]
     gaps: list[float]
+    waits: list[float]
+    dues: list[float]
     minutes: list[Minute]
+
+    def starving(self) -> list[int]:
+        """
+        The devices of which an event waited longer than back-off and their own share account
+        for, whatever the others did.
+        """
+        late = Policy().backoff_cap + 2 * MINUTE
+        each = enumerate(zip(self.waits, self.dues, strict=True))
+        return [number for number, (wait, due) in each if wait > late + 1.2 * due]
 
     def faults(self, app_budget: int) -> list[str]:
         """What breaks the promise of politeness, in words; nothing when it holds."""
@@ -244,6 +270,7 @@ class Seen:
             f"{self.refused} requests above the budget": self.refused == 0,
             f"somebody came {max(self.firsts):.0f} s late": max(self.firsts) <= late,
             f"somebody starved for {max(self.gaps):.0f} s": max(self.gaps) <= 1.2 * MINUTE,
+            f"events of {len(self.starving())} devices waited too long": not self.starving(),
             "somebody is left behind": all(most - least < 0.15 for least, most in shares),
             f"{self.drained:.0f} s for what takes {self.allowed:.0f} s": (
                 self.drained <= 1.2 * self.allowed
@@ -265,6 +292,7 @@ class Fleet:
         outage: What the outage looks like, of `OUTAGES`.
         hours: How long it lasts.
         period: Seconds between two events of a device.
+        busy: How many of the devices record `BUSY` times as much.
         chance: The dice of latencies, beginnings and jitter.
     """
 
@@ -277,18 +305,16 @@ class Fleet:
         outage: str = "refused",
         hours: float = 6.0,
         period: float = 120.0,
+        busy: int = 0,
         chance: Random | None = None,
     ) -> None:
         self._chance = chance or Random(8)
         self._app_budget = app_budget
         self.end = hours * HOUR
-        self._period = period
         policy = Policy(app_budget=float(app_budget), fleet_size=fleet_size or devices)
         self.heap = Heap(app_budget, OUTAGES[outage], self.end)
-        self.devices = [
-            Device(f"device-{number}", policy, period, -BEFORE + self._chance.random() * period)
-            for number in range(devices)
-        ]
+        self._share = app_budget / policy.fleet_size
+        self.devices = [self._device(number, policy, period, busy) for number in range(devices)]
         self._todo: list[tuple[float, int, Callable[[float], None]]] = []
         self._turn = count()
         self._left = devices
@@ -314,7 +340,14 @@ class Fleet:
                 deadline = self.end + self._allowed() * patience + HOUR
             if now > deadline:
                 break
+        for device in self.devices:
+            if device.queue:
+                device.wait_of(device.queue[0].id, now, self.end)
         return self._seen()
+
+    def _device(self, number: int, policy: Policy, period: float, busy: int) -> Device:
+        own = period / BUSY if number < busy else period
+        return Device(f"device-{number}", policy, own, -BEFORE + self._chance.random() * own)
 
     # -- what happens --
 
@@ -351,6 +384,7 @@ class Fleet:
         device.record(now)
         device.forget(verdict.ack)
         if verdict.ack and now >= self.end:
+            device.wait_of(verdict.ack[0], now, self.end)
             waiting = device.drained == math.inf
             device.came_through(now - self.end, len(verdict.ack))
             self._left -= waiting and device.drained < math.inf
@@ -388,8 +422,12 @@ class Fleet:
         return sum(device.backlog for device in self.devices)
 
     def _allowed(self) -> float:
-        recording = len(self.devices) * MINUTE / self._period
+        recording = sum(MINUTE / device.period for device in self.devices)
         return self._backlog() / (self._app_budget - recording) * MINUTE
+
+    def _due(self, device: Device) -> float:
+        left = self._share - MINUTE / device.period
+        return device.backlog / left * MINUTE if left > 0 else math.inf
 
     def _seen(self) -> Seen:
         return Seen(
@@ -405,5 +443,7 @@ class Fleet:
             drained=max(device.drained for device in self.devices),
             firsts=[device.first for device in self.devices],
             gaps=[device.gap for device in self.devices],
+            waits=[device.waited for device in self.devices],
+            dues=[self._due(device) for device in self.devices],
             minutes=self._minutes,
         )

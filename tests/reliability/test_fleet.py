@@ -4,6 +4,7 @@ A fleet after an outage: polite as a whole, and fair to each of its devices.
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -56,10 +57,38 @@ def test_a_small_fleet_has_large_shares(figure: Callable[[str, object], None]) -
     budget = limits.APP_EVENTS_PER_MINUTE
     seen = Fleet(290, period=20.0, hours=0.5, chance=dice("small fleet")).run()
     told(seen, figure)
-    # Back-off counts for more here than the budget: the whole backlog is six minutes of it.
+    # Back-off counts for more here than the budget, which is two minutes of waiting: nobody
+    # knows that Heap is back before he asks, which he does within five minutes, and then he
+    # has two windows of his own to go through.
     assert (seen.peak <= budget, seen.refused) == (True, 0)
     assert seen.recorded == seen.queued + seen.delivered
     assert seen.drained <= 1.2 * seen.allowed + 300
+
+
+@pytest.mark.parametrize("budget", [6, 2])
+def test_busy_devices_hold_up_nobody(budget: int, figure: Callable[[str, object], None]) -> None:
+    """
+    Where a few devices record fifty times as much as the others, Heap sees no more than the
+    app's budget, and nobody waits longer than its own share of that makes it wait; those
+    who record more than their share wait alone.
+    """
+    devices = tries(100, 1_000)
+    busy = devices // 25
+    # A device records an event in twenty minutes, a busy one two and a half in a minute.
+    chance = dice("busy", budget)
+    seen = Fleet(
+        devices, app_budget=budget * devices, period=1_200.0, busy=busy, chance=chance
+    ).run(patience=40.0)
+    figure("devices", devices)
+    figure("busy ones", busy)
+    figure("peak events a minute", seen.peak)
+    figure("longest wait of a busy one's event in s", round(max(seen.waits[:busy])))
+    figure("of another's", round(max(seen.waits[busy:])))
+    assert (seen.peak <= budget * devices, seen.refused) == (True, 0)
+    assert seen.recorded == seen.queued + seen.delivered
+    assert seen.starving() == []
+    assert max(seen.waits[busy:]) < min(seen.waits[:busy])
+    assert (seen.drained < math.inf) is (budget > 2)
 
 
 def test_who_does_not_know_the_size_of_the_fleet_is_refused() -> None:
@@ -75,6 +104,7 @@ def test_who_does_not_know_the_size_of_the_fleet_is_refused() -> None:
         ("", ""),
         ("budgets forget early", "above the budget"),
         ("back-off has no end", "s late"),
+        ("back-off has no end", "devices waited too long"),
     ],
 )
 def test_a_rude_fleet_is_found_out(mutant: str, fault: str) -> None:
