@@ -27,7 +27,9 @@ Three kinds of evidence say which regime was right, the strongest first:
    them right.
 
 A record is moved from its own regime to the right one by the sum of the steps
-between, plus the error. Where no regime was right, an unset clock is placed
+between, plus the error. A step that nobody saw, as no program lived to see it, is
+found where that is not what the ``Date`` makes of the boot clock: then the record
+goes by that. Where no regime was right, an unset clock is placed
 just after the mark, in recording order, 1 ms apart: wrong by as long as the
 device was alone, but after everything from before and before everything since.
 So is a clock that started earlier than the boot before it ended, as one does
@@ -370,6 +372,8 @@ def place(
     if right >= 0:
         own = _regime(steps, boot_clock, wall - boot_clock)
         moved = wall + _shift(steps, own, right) + error
+        if known.truth is not None and not _agrees(known.truth, moved, boot_clock):
+            moved = boot_clock + known.truth.offset + known.truth.error
         if known.truth is not None or _plausible(knowledge, boot, moved, mark):
             return moved, moved != wall, reach(knowledge, boot, moved)
     placed = max(knowledge.placed, mark, _reached_before(knowledge, boot)) + PLACED_APART
@@ -392,20 +396,32 @@ def reach(knowledge: Knowledge, boot: int, wall: int) -> Knowledge:
     return knowledge._replace(reached=wall, reached_boot=boot)
 
 
-def right_since(knowledge: Knowledge, boot: int) -> int:
+def right_since(knowledge: Knowledge, boot: int, readings: Iterable[tuple[int, int]] = ()) -> int:
     """
     From which wall time on `place` leaves the records of a boot alone: those of a clock
     that is right and that nobody has set, which is nearly every one.
+
+    Args:
+        knowledge: What is known.
+        boot: Ordinal of the boot.
+        readings: Wall and boot clock of the first and the last of these records.
     """
     known = knowledge.boots.get(boot)
     if known is None or any(step.boot == boot for step in knowledge.steps):
         return NO_TIME
-    if known.truth is not None:
-        return NO_TIME if known.truth.error else -NO_TIME
+    if (truth := known.truth) is not None:
+        as_told = not truth.error and all(_agrees(truth, *reading) for reading in readings)
+        return -NO_TIME if as_told else NO_TIME
     if boot != knowledge.current:
         return NO_TIME
     earliest = max(_known_mark(known, knowledge), _reached_before(knowledge, boot))
     return max(earliest, knowledge.placed + 1) if knowledge.placed_boot == boot else earliest
+
+
+def _agrees(truth: Truth, wall: int, boot_clock: int) -> bool:
+    """Whether a time is what a ``Date`` makes of the boot clock, but for slewing."""
+    told = boot_clock + truth.offset + truth.error
+    return abs(wall - told) <= STEP + SLEW * abs(boot_clock - truth.boot_clock)
 
 
 def _regime(steps: tuple[Step, ...], boot_clock: int, offset: int) -> int:

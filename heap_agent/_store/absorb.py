@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -711,14 +711,16 @@ class _Batch:
                 absorber.queue.purge(before=(boot, clock + 1), actor=actor)
         absorber.properties.forget(lambda name: forgotten_facet(name) in self._forgotten)
 
-    def _events(self, origin: _Origin, events: Iterable[Record]) -> None:
+    def _events(self, origin: _Origin, events: Sequence[Record]) -> None:
         """
         What a backlog goes through: whatever is the same for many events in a row is
         found out once.
         """
         absorber, boot, writer = self._absorber, origin.boot, origin.writer.encode()
         strict = absorber.state.forbids_anything
-        right = absorber.timeline.right_since(boot)
+        # The clock may have been set while only they saw it.
+        readings = [(record.wall, record.boot_clock) for record in (events[0], events[-1])]
+        right = absorber.timeline.right_since(boot, readings)
         # None, because a damaged record's first line may be empty.
         line: bytes | None = None
         is_new = True
@@ -742,7 +744,7 @@ class _Batch:
                 if self._freeze:
                     if wall < right and not flags:
                         true = absorber.timeline.place(wall, boot_clock, boot)
-                        right = absorber.timeline.right_since(boot)
+                        right = absorber.timeline.right_since(boot, readings)
                     elif not flags:
                         latest = wall
                     flags |= FROZEN

@@ -120,12 +120,16 @@ class Timeline:
         self._repaired += changed
         return wall
 
-    def right_since(self, boot: int) -> int:
+    def right_since(self, boot: int, readings: Iterable[tuple[int, int]] = ()) -> int:
         """
         What a boot's clock said from here on, µs, stands as it is: `place` need not be
         asked. Holds until it is asked for anything else.
+
+        Args:
+            boot: Ordinal of the boot.
+            readings: Wall and boot clock, µs, of the first and the last record.
         """
-        return clock.right_since(self.knowledge, boot)
+        return clock.right_since(self.knowledge, boot, readings)
 
     def reach(self, wall: int, boot: int) -> None:
         """

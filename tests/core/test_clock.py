@@ -426,6 +426,23 @@ def test_the_first_date_after_a_step_moves_nothing_anew() -> None:
         assert known.true_offset == told
 
 
+def test_a_step_that_nobody_saw_is_found_by_the_date() -> None:
+    """
+    A record whose clock was set while no program lived goes by the boot clock, and one that
+    agrees keeps its time.
+    """
+    known = clock.begin_boot(Knowledge(), "a")
+    known = clock.feed_date(known, START // SECOND, START, HOUR)
+    before, after = (DAY, HOUR - 9 * SECOND), (START - 8 * SECOND, HOUR - 8 * SECOND)
+
+    assert clock.right_since(known, known.current, [after, after]) < 0
+    assert clock.right_since(known, known.current, [before, after]) > START
+    moved, changed, known = clock.place(known, wall=before[0], boot_clock=before[1], boot=1_000)
+    assert (START - 9 * SECOND, True) == (moved, changed)
+    moved, changed, known = clock.place(known, wall=after[0], boot_clock=after[1], boot=1_000)
+    assert (after[0], False) == (moved, changed)
+
+
 def test_error_is_forgotten_once_the_clock_is_right() -> None:
     """After the clock has been slewed to the right time, records are not moved."""
     known = clock.begin_boot(Knowledge(), "a")
@@ -433,7 +450,7 @@ def test_error_is_forgotten_once_the_clock_is_right() -> None:
     assert known.true_offset is not None and known.true_offset > START
     known = clock.feed_date(known, START // SECOND + DAY // SECOND, START + DAY, DAY)
 
-    moved, changed, _ = clock.place(known, wall=START + DAY, boot_clock=DAY, boot=1)
+    moved, changed, _ = clock.place(known, wall=START + DAY, boot_clock=DAY, boot=known.current)
     assert (START + DAY, False) == (moved, changed)
 
 

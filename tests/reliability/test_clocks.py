@@ -298,17 +298,25 @@ def test_a_clock_that_is_set_back(device: Callable[..., Device], figure: Figure)
     figure("worst, s", f"{is_set_back(device(0)):.3f}")
 
 
+@pytest.mark.parametrize("killed", [True, False][: tries(1, 2)])
 def test_a_step_while_no_program_runs(
-    device: Callable[..., Device], world: World, collector: Collector, figure: Figure
+    device: Callable[..., Device],
+    world: World,
+    collector: Collector,
+    killed: bool,
+    figure: Figure,
 ) -> None:
     """
-    A step between two programs of one boot repairs what the first of them recorded.
+    A step between two programs of one boot repairs what the first of them recorded, however
+    that has ended.
     """
     collector.stop()
     one = device(DAWN - world.now())
     one.record()
-    time.sleep(2)
-    one.end()
+    if killed:
+        one.kill()  # before anybody but the records has seen that clock
+    else:
+        one.end()
     one.set_clock(0)
     one.start()
     time.sleep(2)
