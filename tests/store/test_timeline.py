@@ -4,6 +4,7 @@ Boots, steps and marks over restarts: what `_core.clock` decides must not be for
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -214,4 +215,25 @@ def test_an_unset_clock_comes_after_what_was_frozen_at_once(
     with opened(state_dir, clock) as store:
         first, second = (str(body["timestamp"]) for body in bodies(store, Kind.EVENT))
         assert second > first
+        balanced(store)
+
+
+def test_a_step_that_only_the_records_saw(state_dir: Path, clock: FakeClock) -> None:
+    """
+    Events that are frozen at once are repaired also where nobody else has looked at the clocks
+    before they were set right.
+    """
+    clock.step(NOW / 1e6 - clock.wall_ns() / 1e9)
+    with opened(state_dir, clock) as store:
+        assert store.ledger is not None
+        store.ledger.timeline.feed_date(clock.wall_ns() / 1e9, *store.now(), 0)
+        for number, error in enumerate([-1e9, -1e9, 0]):
+            clock.advance(10)
+            clock.step(error)
+            track(store, n=number)
+            clock.step(-error)
+        store.absorb(freeze=True)
+        times = [body["timestamp"] for body in bodies(store, Kind.EVENT)]
+        apart = [datetime.fromisoformat(str(time).replace("Z", "+00:00")) for time in times]
+        assert [(later - apart[0]).total_seconds() for later in apart] == [0, 10, 20]
         balanced(store)
