@@ -74,6 +74,9 @@ _COMPLAINTS: Final = 1_000
 #: Seconds that `opt_out` waits for another process to stop delivering.
 _CONSENT_PATIENCE: Final = 5.0
 
+#: Seconds beyond its timeout after which `flush` no longer waits for what hangs.
+_FLUSHING_PATIENCE: Final = 0.5
+
 #: Seconds that `shutdown` leaves, beyond its timeout, for the last sync.
 _CLOSING_PATIENCE: Final = 3.0
 
@@ -1090,7 +1093,9 @@ class Agent:
             # for what only this thread can give back.
             self._outbox.hurry()
             return False
-        return bool(aside(lambda: self._flush(seconds)))
+        # It looks at the clock itself, but for a disk that hangs.
+        patience = None if seconds is None else seconds + _FLUSHING_PATIENCE
+        return bool(aside(lambda: self._flush(seconds), timeout=patience))
 
     @property
     def _interrupted(self) -> bool:
@@ -1138,12 +1143,14 @@ class Agent:
         """
         if self._config.disabled:
             return True
-        seconds = None if timeout is None else _duration("timeout", timeout)
-        self._store.mend(time.monotonic())
-        if seconds is None:
-            return self._store.journal.sync()
+        if timeout is None:
+            return self._sync()
         # A disk that hangs cannot be interrupted; only a thread can be left alone.
-        return bool(aside(self._store.journal.sync, timeout=seconds))
+        return bool(aside(self._sync, timeout=_duration("timeout", timeout)))
+
+    def _sync(self) -> bool:
+        self._store.mend(time.monotonic())
+        return self._store.journal.sync()
 
     def status(self) -> Status:
         """

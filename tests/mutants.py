@@ -221,6 +221,17 @@ def _every_boot_is_the_same() -> None:
     system.boot_id = lambda readers=None: "always the same"
 
 
+def _recording_waits_for_syncs() -> None:
+    """Nothing is recorded while the journal is brought to stable storage."""
+    put = Journal.put
+
+    def broken(self: Journal, *record: Any) -> bool:
+        with self._sync_lock:
+            return put(self, *record)
+
+    Journal.put = broken  # type: ignore[method-assign]
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
     "ack before the answer": _ack_before_the_answer,
@@ -236,6 +247,7 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "back-off has no end": _back_off_has_no_end,
     "bodies stay in memory": _bodies_stay_in_memory,
     "refused writes are forgotten": _refused_writes_are_forgotten,
+    "recording waits for syncs": _recording_waits_for_syncs,
     "losses at the end are not counted": _losses_at_the_end_are_not_counted,
     "times are not repaired": _times_are_not_repaired,
     "delivery trusts the wall clock": _delivery_trusts_the_wall_clock,

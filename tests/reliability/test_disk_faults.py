@@ -29,6 +29,20 @@ PROGRAM: Final = Path(__file__).parents[1] / "programs" / "refused.py"
 #: Where nobody answers.
 NOWHERE: Final = "http://127.0.0.1:9"
 
+HUNG: Final = PROGRAM.with_name("hung.py")
+
+#: Whatever must return while a disk hangs.
+CALLS: Final = [
+    "add_event_properties",
+    "add_user_properties",
+    "flush",
+    "identify",
+    "reset_identity",
+    "shutdown",
+    "sync",
+    "track",
+]
+
 #: A recording call that takes longer hangs.
 HANGS: Final = 2.0
 
@@ -229,3 +243,40 @@ def test_losses_without_a_count_are_found_out(faults: Path, tmp_path: Path) -> N
             faults, tmp_path, errno.EIO, range(8, 20), "losses at the end are not counted"
         ):
             pass
+
+
+def hang(shim: Path, directory: Path, whose: str, *mutant: str) -> None:
+    """A life whose disk hangs in a sync: all calls return, and all events are there."""
+    done = subprocess.run(
+        [sys.executable, str(HUNG), str(directory), whose, *mutant],
+        env={
+            **os.environ,
+            "LD_PRELOAD": str(shim),
+            "FAULTS_DIRECTORY": str(directory),
+            "FAULTS_SYNCS": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert (set(CALLS) - set(found["returned"])) == set(), "these wait"
+    with Agent("11", directory=directory, endpoint=NOWHERE, interval=3600) as agent:
+        balanced(agent)
+        assert agent.status().recorded == agent.status().queued == found["recorded"]
+
+
+@pytest.mark.parametrize("whose", ["journal", "queue"])
+def test_a_disk_that_hangs_in_a_sync(faults: Path, tmp_path: Path, whose: str) -> None:
+    """
+    No recording call waits for a sync, of the journal or of SQLite, and a call with a timeout
+    keeps it.
+    """
+    hang(faults, tmp_path / "state", whose)
+
+
+def test_a_recording_call_that_waits_is_found_out(faults: Path, tmp_path: Path) -> None:
+    """An agent that records under the lock of the syncs is caught by the same disk."""
+    with pytest.raises(AssertionError, match="track"):
+        hang(faults, tmp_path / "state", "journal", "recording waits for syncs")

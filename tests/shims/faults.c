@@ -8,8 +8,9 @@
  * FAULTS_SYNCS=1 the others are left as they are.
  *
  * A program may ask, or tell: faults_seen() is how many calls there were, faults_taken() how
- * many of them have written something since one failed, faults_end(n) lets the next n calls
- * be the last that fail, faults_delay(t) changes how long they take.
+ * many of them have written something since one failed, faults_held() how many take long at
+ * this moment; faults_end(n) lets the next n calls be the last that fail, faults_hold(1) lets
+ * all that follow hang until faults_hold(0).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -29,8 +30,8 @@
 static char inside[FILES];
 static const char *directory;
 static size_t length;
-static long first, last, seen, taken, delay;
-static int fault, syncs;
+static long first, last, seen, taken, held, delay;
+static int fault, syncs, holding;
 
 #define REAL(type, name, ...) \
     static type (*real)(__VA_ARGS__); \
@@ -68,15 +69,31 @@ void faults_end(long more)
     last = faults_seen() + more;
 }
 
-void faults_begin(void)
+long faults_held(void)
 {
-    first = faults_seen() + 1;
+    return __atomic_load_n(&held, __ATOMIC_SEQ_CST);
+}
+
+void faults_hold(int on)
+{
+    __atomic_store_n(&holding, on, __ATOMIC_SEQ_CST);
+    first = on ? 1 : LONG_MAX;
     last = LONG_MAX;
 }
 
-void faults_delay(long milliseconds)
+static void wait_for(long milliseconds)
 {
-    delay = milliseconds;
+    struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    nanosleep(&time, NULL);
+}
+
+/* A call that takes long. */
+static void drag(void)
+{
+    __atomic_add_fetch(&held, 1, __ATOMIC_SEQ_CST);
+    wait_for(delay);
+    while (__atomic_load_n(&holding, __ATOMIC_SEQ_CST)) wait_for(1);
+    __atomic_sub_fetch(&held, 1, __ATOMIC_SEQ_CST);
 }
 
 enum what { CHANGES, WRITES, SYNCS };
@@ -86,10 +103,7 @@ static int fails(enum what what)
 {
     long now = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
     int hit = now >= first && now <= last && (!syncs || what == SYNCS);
-    if (hit && !fault) {
-        struct timespec wait = {delay / 1000, delay % 1000 * 1000000};
-        nanosleep(&wait, NULL);
-    }
+    if (hit && !fault) drag();
     if (hit && fault) {
         __atomic_store_n(&taken, 0, __ATOMIC_SEQ_CST);
         errno = fault;
