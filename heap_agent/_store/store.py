@@ -52,8 +52,8 @@ _log = logging.getLogger("heap_agent.store")
 #: from there.
 MEMORY_PATIENCE: Final = 10.0
 
-#: Seconds that a look in a signal handler waits for its turn.
-_HANDLER_PATIENCE: Final = 1.0
+#: Seconds that a look waits for its turn.
+_LOOKING_PATIENCE: Final = 1.0
 
 #: Seconds that a salvaged database is left alone, whatever SQLite says of it: what comes
 #: back at once is no damage of the file.
@@ -414,9 +414,10 @@ class Store:
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
-        # A signal handler that has interrupted a recording call holds what somebody
-        # may wait for who is at work: it looks without order rather than for ever.
-        taken = self._work.acquire(timeout=_HANDLER_PATIENCE if self.journal.held_here else -1)
+        # Whoever is at work may wait for a disk that hangs, or for what a signal handler
+        # holds that has interrupted a recording call: rather than wait for ever it is looked
+        # without order. What is just being moved could then be seen twice.
+        taken = self._work.acquire(timeout=_LOOKING_PATIENCE)
         try:
             yield
         finally:
@@ -932,8 +933,10 @@ class Store:
             else:
                 refuses = self.storage != "disk" or self.trouble is not None
                 books = outlook.read_books(self.directory, self.clock.boot_id, refuses=refuses)
-            if self.memory is not None:
-                books = books.plus(outlook.read_queue(self.memory.database))
+            memory = self.memory
+            if memory is not None:
+                with suppress(DatabaseTrouble):  # it may be closed by now
+                    books = books.plus(outlook.read_queue(memory.database))
             counts = self.journal.pending_counts()
             walls = []
             for entry in self.journal.spilled_entries():

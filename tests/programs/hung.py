@@ -4,7 +4,7 @@ An agent whose disk hangs in the middle of a sync (shims/faults.c).
     hung.py DIRECTORY WHOSE [MUTANT]
 
 The sync is the journal's ("journal") or SQLite's ("queue"). While it hangs the program makes
-every call that records, and those that take a timeout, up to the first that takes more than
+every call that records, asks, or takes a timeout, up to the first that takes more than
 `PATIENCE`; it prints as a line of JSON what has returned meanwhile, and how many events it
 recorded.
 """
@@ -79,6 +79,7 @@ within_patience("identify", lambda: agent.identify("ann"))
 within_patience("add_user_properties", lambda: agent.add_user_properties({"colour": "blue"}))
 within_patience("add_event_properties", lambda: agent.add_event_properties({"site": "hall"}))
 within_patience("reset_identity", agent.reset_identity)
+within_patience("status", agent.status)
 within_patience("sync", lambda: agent.sync(0.2))
 if whose == "journal":
     within_patience("flush", lambda: agent.flush(0.2))

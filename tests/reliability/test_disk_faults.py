@@ -39,6 +39,7 @@ CALLS: Final = [
     "identify",
     "reset_identity",
     "shutdown",
+    "status",
     "sync",
     "track",
 ]
@@ -270,8 +271,8 @@ def hang(shim: Path, directory: Path, whose: str, *mutant: str) -> None:
 @pytest.mark.parametrize("whose", ["journal", "queue"])
 def test_a_disk_that_hangs_in_a_sync(faults: Path, tmp_path: Path, whose: str) -> None:
     """
-    No recording call waits for a sync, of the journal or of SQLite, and a call with a timeout
-    keeps it.
+    No recording call waits for a sync, of the journal or of SQLite, nor does who asks how
+    things stand, and a call with a timeout keeps it.
     """
     hang(faults, tmp_path / "state", whose)
 
