@@ -1,11 +1,11 @@
 /*
- * Makes calls that change the files of one directory fail, or take long.
+ * Makes calls on the files of one directory fail, or take long.
  *
  *   LD_PRELOAD=faults.so FAULTS_DIRECTORY=/abs/dir FAULTS_FIRST=n FAULTS_LAST=m FAULTS_ERRNO=5
  *
  * Calls are counted from 1, whichever thread makes them; those from n to m fail, and do
  * nothing. With FAULTS_MILLISECONDS=t they take so long instead, and succeed; with
- * FAULTS_SYNCS=1 the others are left as they are.
+ * FAULTS_SYNCS=1 the others are left as they are. A read fails with EIO or not at all.
  *
  * A program may ask, or tell: faults_seen() is how many calls there were, faults_taken() how
  * many of them have written something since one failed, faults_held() how many take long at
@@ -96,7 +96,7 @@ static void drag(void)
     __atomic_sub_fetch(&held, 1, __ATOMIC_SEQ_CST);
 }
 
-enum what { CHANGES, WRITES, SYNCS };
+enum what { READS, CHANGES, WRITES, SYNCS };
 
 /* Whether this call is one that fails. */
 static int fails(enum what what)
@@ -104,7 +104,7 @@ static int fails(enum what what)
     long now = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
     int hit = now >= first && now <= last && (!syncs || what == SYNCS);
     if (hit && !fault) drag();
-    if (hit && fault) {
+    if (hit && fault && (what != READS || fault == EIO)) {
         __atomic_store_n(&taken, 0, __ATOMIC_SEQ_CST);
         errno = fault;
         return 1;
@@ -157,6 +157,11 @@ int close(int fd)
 #define BY_FILE(what, type, name, parameters, call) \
     type name parameters { return known(fd) && fails(what) ? -1 : call; }
 
+BY_FILE(READS, ssize_t, read, (int fd, void *data, size_t size), syscall(SYS_read, fd, data, size))
+BY_FILE(READS, ssize_t, pread, (int fd, void *data, size_t size, off_t at),
+        syscall(SYS_pread64, fd, data, size, at))
+BY_FILE(READS, ssize_t, pread64, (int fd, void *data, size_t size, off64_t at),
+        syscall(SYS_pread64, fd, data, size, at))
 BY_FILE(WRITES, ssize_t, write, (int fd, const void *data, size_t size),
         syscall(SYS_write, fd, data, size))
 BY_FILE(WRITES, ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at),
