@@ -1215,8 +1215,16 @@ class Agent:
                     self._end(seconds)
         ending = self._ending
         if ending is not None and ending is not threading.current_thread():
-            patience = _HANDLER_PATIENCE if self._interrupted else _CLOSING_PATIENCE
-            ending.join(seconds + patience)
+            interrupted = self._interrupted
+            ending.join(seconds + (_HANDLER_PATIENCE if interrupted else _CLOSING_PATIENCE))
+            if ending.is_alive() and not interrupted:
+                self._say(
+                    ("shutdown", "hangs", None),
+                    "the disk does not answer, the program goes on without it: %d events are "
+                    "in memory, and lost if it ends now",
+                    self._store.in_memory,
+                    level=logging.ERROR,
+                )
 
     def _end(self, seconds: float) -> None:
         # On a thread of its own: a signal handler may have interrupted a holder of

@@ -5,11 +5,14 @@ recorded arrives when it can.
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -463,3 +466,37 @@ def test_a_flood_stays_within_its_bytes(tmp_path: Path, programs: int) -> None:
         balanced(store)
     if programs == 1:
         assert kept == sorted(kept) and kept[0] > count / 2
+
+
+def test_an_end_that_a_disk_holds_up_says_what_is_lost(
+    tmp_path: Path, server: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program does not wait for it for ever, and the log tells what was only in memory."""
+    agent = agent_on(tmp_path / "state", server)
+
+    def refuse(fd: int, data: bytes) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    agent.track("E", {"number": 0})
+    agent._store.journal._write = refuse
+    agent._store.journal._choose_write(busy=True)
+    with ThreadPoolExecutor(1) as pool:
+        go_on = threading.Event()
+
+        def hang() -> None:
+            with agent._store.working():
+                hangs.set()
+                go_on.wait(60)
+
+        hangs = threading.Event()
+        pool.submit(hang)
+        assert hangs.wait(30)
+        agent.track("E", {"number": 1})
+        agent.shutdown(0.1)
+        said = [record.getMessage() for record in caplog.records]
+        go_on.set()
+    assert any("1 events are in memory" in text for text in said), said
+    agent.shutdown(0.1)
+    with agent_on(tmp_path / "state", server) as again:
+        assert again.flush(30)
+        balanced(again)

@@ -570,9 +570,8 @@ class Journal:
 
     @property
     def spilled(self) -> int:
-        """How many events wait in memory."""
-        with self._lock:
-            return self._spill.events
+        """How many events wait in memory; nobody is waited for."""
+        return self._spill.events
 
     def spilled_entries(self) -> list[Spilled]:
         """

@@ -238,7 +238,7 @@ class Store:
         who is logged in, which takes little room.
         """
         if self.directory is None:
-            return self.journal.spilled + (0 if self.memory is None else self.memory.queue.count())
+            return self.in_memory
         if self.journal.storage == "disk" and self._memory is None:
             return 0
         entries = self.journal.take_spilled()
@@ -807,6 +807,12 @@ class Store:
         """What is sent from while the disk refuses; None otherwise."""
         memory = self._memory
         return None if memory is None else memory.ledger
+
+    @property
+    def in_memory(self) -> int:
+        """How many events have no disk; told without waiting for one."""
+        memory = self.memory
+        return self.journal.spilled + (0 if memory is None else memory.queue.count())
 
     def replace_removed(self, restate: Callable[[], None]) -> bool:
         """
