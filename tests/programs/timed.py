@@ -4,6 +4,7 @@ An agent that records the numbers that it is told, one a line, until its input e
     timed.py DIRECTORY ENDPOINT [MUTANT]
 
 answers each with a line `number wall-clock`, as it saw the clock when `track` had returned.
+The line `flush` is answered when everything has been delivered.
 """
 
 import sys
@@ -26,5 +27,8 @@ with Agent(
     app_budget=None,
 ) as agent:
     for line in sys.stdin:
+        if line == "flush\n":
+            print("flushed", agent.flush(timeout=30), flush=True)
+            continue
         agent.track("Recorded", {"number": int(line)})
         print(int(line), time.time(), flush=True)

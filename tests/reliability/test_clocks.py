@@ -15,11 +15,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import pytest
 from helpers import balanced, eventually
-from trials import tries
+from trials import dice, tries
 
 from heap_agent import Agent
 from heap_agent._core.clock import RELEASE_MARK
@@ -116,12 +117,8 @@ class Device:
 
     def record(self, count: int = 3) -> None:
         """Record the next so many events."""
-        assert self._process is not None
-        assert self._process.stdin is not None and self._process.stdout is not None
         for _ in range(count):
-            self._process.stdin.write(f"{len(self.truth)}\n")
-            self._process.stdin.flush()
-            seen = float(self._process.stdout.readline().split()[1])
+            seen = float(self._ask(str(len(self.truth))))
             self.truth.append(self.world.now())
             assert abs(seen - self.offset - self.truth[-1]) < 1, "the clock is not shifted"
 
@@ -179,6 +176,17 @@ class Device:
         off = max(abs(said - true) for said, true in pairs)
         assert off < CLOSE
         return off
+
+    def flush(self) -> None:
+        """Let the program deliver everything now."""
+        assert self._ask("flush") == "True"
+
+    def _ask(self, line: str) -> str:
+        assert self._process is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().split()[1]
 
     def _write(self) -> None:
         skipped = self.world.skipped
@@ -474,6 +482,106 @@ def test_boots_that_start_at_the_same_saved_time(
     off = [abs(said - true) for said, true in zip(stamps, one.truth, strict=True)]
     figure("worst where it can be known, s", f"{max(off[:6] + off[-3:]):.3f}")
     assert max(off[:6] + off[-3:]) < CLOSE
+
+
+# -- any of it ------------------------------------------------------------------------------
+
+
+class Story:
+    """
+    What a device may go through, by chance: the network comes and goes, clocks are set, the
+    machine sleeps, the program or the machine starts again.
+    """
+
+    #: How far from the truth clocks are set. Not ahead by less than a day: an earlier boot of
+    #: such a clock is believed.
+    ERRORS: Final = (0.0, 0.0, -HOUR, -40.0, -YEAR, YEAR)
+
+    def __init__(self, one: Device, chance: Random) -> None:
+        self._one = one
+        self._chance = chance
+        self._saved = one.world.now() + one.offset
+        self._told = False  # in this boot, what the time is
+        #: Of each event: whether a trusted Date came in its boot.
+        self.known: list[bool] = []
+
+    def run(self, acts: int) -> None:
+        """Live through so much, and deliver it."""
+        choices = [self.deliver, self.set_clock, self.sleep, self.start_again, self.reboot]
+        for act in self._chance.choices(choices, k=acts):
+            self._one.record(self._chance.randint(1, 3))
+            act()
+        self._one.record()
+        self.deliver()
+        self._boot_ends()
+
+    def deliver(self) -> None:
+        """There is a network for a moment."""
+        self._one.collector.start()
+        self._one.flush()
+        self._one.collector.stop()
+        self._told = True
+
+    def set_clock(self) -> None:
+        """Somebody sets the clock."""
+        self._one.set_clock(self._chance.choice(self.ERRORS))
+        time.sleep(1.3)
+
+    def sleep(self) -> None:
+        """The machine is suspended."""
+        still = self._chance.random() < 0.3
+        self._one.suspend(self._chance.uniform(60, 2 * HOUR), wall_goes_on=not still)
+        time.sleep(1.3)
+
+    def start_again(self) -> None:
+        """The program ends or is killed, and starts again; meanwhile the clock may be set."""
+        self._end()
+        if self._chance.random() < 0.5:
+            self._one.set_clock(self._chance.choice(self.ERRORS))
+        self._one.start()
+
+    def reboot(self) -> None:
+        """The machine is switched off, and has one clock or another when it starts."""
+        shown = self._one.world.now() + self._one.offset
+        self._end()
+        self._boot_ends()
+        off = self._chance.uniform(60, 2 * HOUR)
+        right = self._one.world.now() + off
+        self._one.restart_machine(off, self._chance.choice([DAWN, shown, self._saved, right]))
+
+    def _end(self) -> None:
+        if self._chance.random() < 0.5:
+            self._one.kill()
+        else:
+            self._one.end()
+
+    def _boot_ends(self) -> None:
+        self.known += [self._told] * (len(self._one.truth) - len(self.known))
+        self._told = False
+
+
+@pytest.mark.parametrize("number", range(tries(1, 12)))
+def test_any_story(
+    device: Callable[..., Device], collector: Collector, number: int, figure: Figure
+) -> None:
+    """
+    Whatever happens to a device's clocks, all arrives once, in order and with times in
+    order; they are true for each boot in which there was a network for once.
+    """
+    chance = dice("story of a clock", number)
+    collector.stop()
+    one = device(chance.choice(Story.ERRORS))
+    story = Story(one, chance)
+    story.run(acts=tries(4, 10))
+    stamps = one.stamps()
+    off = [
+        abs(said - true)
+        for said, true, known in zip(stamps, one.truth, story.known, strict=True)
+        if known
+    ]
+    figure("events", len(stamps))
+    figure("worst where it can be known, s", f"{max(off):.3f}")
+    assert max(off) < CLOSE
 
 
 # -- agents that are broken on purpose --------------------------------------------------------
