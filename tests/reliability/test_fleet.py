@@ -72,7 +72,7 @@ def test_busy_devices_hold_up_nobody(budget: int, figure: Callable[[str, object]
     app's budget, and nobody waits longer than its own share of that makes it wait; those
     who record more than their share wait alone.
     """
-    devices = tries(100, 1_000)
+    devices = tries(50, 1_000)
     busy = devices // 25
     # A device records an event in twenty minutes, a busy one two and a half in a minute.
     chance = dice("busy", budget)
