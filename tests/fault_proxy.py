@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -57,13 +57,13 @@ class Fault:
         what: What happens.
         after: How many bytes are carried before it happens.
         down: Whether they are bytes of the answer, and not of the request.
-        answer: What is said where somebody else answers.
+        answer: What is said where somebody else answers; pieces may come without end.
     """
 
     what: What
     after: int = 0
     down: bool = False
-    answer: bytes = attrs.field(default=b"", repr=False)
+    answer: bytes | Callable[[], Iterable[bytes]] = attrs.field(default=b"", repr=False)
 
     @property
     def name(self) -> str:
@@ -260,7 +260,7 @@ class _Line:
         if fault.what is What.CUT:
             raise _Struck
         if fault.what is What.ANSWER:
-            self._near.sendall(fault.answer)
+            self._answer(fault.answer)
             raise _Struck
         if fault.what is What.HALF_CLOSE:
             sink.shutdown(socket.SHUT_WR)
@@ -268,6 +268,20 @@ class _Line:
         (self._silent if fault.what is What.SILENCE else self._slow).add(fault.down)
         self._send(rest, sink, fault.down)
         return True
+
+    def _answer(self, answer: bytes | Callable[[], Iterable[bytes]]) -> None:
+        if isinstance(answer, bytes):
+            self._near.sendall(answer)
+            return
+        for piece in answer():
+            if self._cut.is_set():
+                return
+            self._near.sendall(piece)
+        # Whoever closes with bytes unread takes back what is on its way, and ends what
+        # has to be waited for.
+        while not self._cut.is_set():
+            if select.select([self._near], [], [], GLANCE)[0] and not self._near.recv(65_536):
+                return
 
 
 # -- what may go wrong -----------------------------------------------------------------

@@ -103,7 +103,8 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     """
     try:
         value = loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
+        # The second from the standard json, which follows brackets however deep.
         return None
     return value if isinstance(value, dict) else None
 
