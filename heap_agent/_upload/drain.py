@@ -49,6 +49,9 @@ _BUSY_PATIENCE: Final = 1.0
 #: Seconds over which a queue that is held back by budgets must grow.
 _BUDGET_WATCH: Final = 300.0
 
+#: Seconds between two lines of the log about dead letters.
+_DEATHS_APART: Final = 60.0
+
 #: Troubles after which waiting is our own choice, not the server's word.
 _OWN_CHOICE: Final = frozenset({Answer.UNAVAILABLE, Answer.CAPTIVE})
 
@@ -133,6 +136,8 @@ class Drain:
         self._nudged = -math.inf
         self._stopping = threading.Event()
         self._complained: Answer | None = None
+        self._untold = 0  # rows that died since the log last spoke of any
+        self._silent_until = -math.inf
         self.last_error: str | None = None
         self.last_delivery: int | None = None
 
@@ -505,9 +510,7 @@ class Drain:
         self._unsettled = None
         ledger.queue.set_in_flight(())
         if verdict.bury:
-            _log.warning(
-                "Heap refused %d row(s) for good (%s): dead letters", len(verdict.bury), outcome
-            )
+            self._tell_of_the_dead(len(verdict.bury), outcome)
         if verdict.ack and self._report_losses is not None:
             self._tell_losses(ledger)
 
@@ -546,6 +549,17 @@ class Drain:
                 "endpoint and proxy",
                 self.last_error,
             )
+
+    def _tell_of_the_dead(self, rows: int, outcome: Outcome) -> None:
+        """
+        A line at most so often: somebody may refuse each event of a whole day.
+        """
+        self._untold += rows
+        if self._now() >= self._silent_until:
+            _log.warning(
+                "Heap refused %d row(s) for good (%s): dead letters", self._untold, outcome
+            )
+            self._untold, self._silent_until = 0, self._now() + _DEATHS_APART
 
     def _report(self, ledger: Ledger, outcome: Outcome, verdict: Verdict) -> None:
         """

@@ -359,6 +359,20 @@ def test_refused_events_become_dead_letters(make: Callable[[], Setting]) -> None
     assert (dead.status, dead.reason) == (400, "no such thing")
 
 
+def test_the_log_does_not_grow_with_each_dead_letter(
+    make: Callable[[], Setting], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An endpoint that finds everything too large is spoken of once in a while."""
+    here = make()
+    here.record(*"ABCDEFGH")
+    here.line.answers = [Outcome(Answer.TOO_LARGE, 413)] * 100
+
+    here.drain.flush(10)
+
+    assert here.counts == (0, 0, 8)
+    assert len([record for record in caplog.records if "dead letters" in record.message]) == 1
+
+
 def test_one_pass_at_a_time(make: Callable[[], Setting]) -> None:
     """A flush waits for a pass under way no longer than its timeout."""
     here = make()
