@@ -34,7 +34,7 @@ from heap_agent._store.ledger import Ledger
 from heap_agent._store.owner import HeldLock, try_lock
 from heap_agent._store.room import Room
 from heap_agent._store.store import Store
-from heap_agent._upload import scheduler
+from heap_agent._upload import scheduler, transport
 from heap_agent._upload.drain import Drain
 
 
@@ -232,6 +232,21 @@ def _recording_waits_for_syncs() -> None:
     Journal.put = broken  # type: ignore[method-assign]
 
 
+def _answers_are_read_on() -> None:
+    """A thousand times as much of an answer is read as is of use."""
+    transport.ANSWER_BYTES *= 1_000
+
+
+def _time_begins_anew() -> None:
+    """A request may take its time again with each byte."""
+    transport._Request.left = lambda self: self.read_timeout  # type: ignore[method-assign]
+
+
+def _words_are_searched_from_each_character() -> None:
+    """What takes the square of a word's length keeps all threads from running."""
+    transport._USERINFO = re.compile(r"\S+@")
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "absorb commits with NORMAL": _absorb_commits_with_normal,
     "ack before the answer": _ack_before_the_answer,
@@ -254,6 +269,9 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "nobody notices a suspend": _nobody_notices_a_suspend,
     "the boot clock sleeps too": _the_boot_clock_sleeps_too,
     "every boot is the same": _every_boot_is_the_same,
+    "answers are read on": _answers_are_read_on,
+    "time begins anew": _time_begins_anew,
+    "words are searched from each character": _words_are_searched_from_each_character,
 }
 
 

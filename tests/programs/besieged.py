@@ -2,7 +2,7 @@
 A program that goes on recording while its agent delivers to an endpoint that answers as it
 likes. Its waits are simulated and its requests are real.
 
-    besieged.py DIRECTORY ENDPOINT LOG
+    besieged.py DIRECTORY ENDPOINT LOG [MUTANT]
 
 Each line on standard input is a Python expression over `host`; its value is answered as a
 line of JSON. All that anybody logs goes to LOG, as ``LEVEL|logger|message``.
@@ -131,7 +131,12 @@ def forget_the_peak() -> int:
 
 
 if __name__ == "__main__":
-    directory, endpoint, log = sys.argv[1:4]
+    directory, endpoint, log, *mutant = sys.argv[1:]
+    if mutant:
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        import mutants
+
+        mutants.apply(*mutant)
     logging.basicConfig(
         filename=log, level=logging.DEBUG, format="%(levelname)s|%(name)s|%(message)s"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heap_agent._core.outcomes import Answer, Outcome, classify, unreachable
+from heap_agent._server import errors
 from heap_agent._server.errors import api_error, told
 from heap_agent.exceptions import (
     ApiError,
@@ -48,6 +50,16 @@ def test_any_body_is_read(body: bytes) -> None:
     """One printable line comes out."""
     message, _ = told(body)
     assert message.isprintable() and len(message) <= 4_000
+
+
+@pytest.mark.parametrize("body", [b"[" * 60_000, b'{"a":' * 12_000])
+def test_brackets_in_brackets_are_text(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for the standard json, which is used where orjson has no wheels."""
+    monkeypatch.setattr(errors, "loads", json.loads)
+    words, details = told(body)
+
+    assert body.startswith(words.encode())
+    assert details == {}
 
 
 @pytest.mark.parametrize(
