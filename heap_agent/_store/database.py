@@ -87,6 +87,10 @@ CREATE TABLE user_property (
 MIGRATIONS: Final[dict[int, str]] = {0: _VERSION_1}
 
 
+# The quick one does not compare indexes with their tables, and only small ones have any.
+_CHECK: Final = "PRAGMA integrity_check"
+
+
 class Trouble(Enum):
     """
     What is wrong with the database, as far as SQLite can tell.
@@ -428,6 +432,12 @@ class Database:
         self.query("VACUUM")
         return self.checkpoint()
 
+    def damage(self) -> list[str]:
+        """
+        What SQLite itself finds wrong; empty where nothing is.
+        """
+        return _complaints(self.query(_CHECK))
+
     def close(self) -> None:
         """
         Close the connection for good. Must come before the owner lock is let go.
@@ -445,6 +455,11 @@ def remove_database(path: Path) -> None:
     """
     for suffix in ("", "-wal", "-shm", "-journal"):
         system.unlink_quietly(path.with_name(path.name + suffix))
+
+
+def _complaints(rows: Sequence[Row]) -> list[str]:
+    found = [str(row[0]) for row in rows]
+    return [] if found == ["ok"] else found
 
 
 def remember(execute: Execute, name: str, text: str) -> None:
@@ -538,6 +553,12 @@ class Reader:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise _translate(error) from error
+
+    def damage(self) -> list[str]:
+        """
+        What SQLite itself finds wrong; empty where nothing is.
+        """
+        return _complaints(self.query(_CHECK))
 
     @contextmanager
     def reading(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Iterator[Row]]:

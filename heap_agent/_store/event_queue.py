@@ -19,8 +19,7 @@ from typing import Final, NamedTuple
 from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.records import FROZEN
 from heap_agent._core.wire import event_name
-from heap_agent._store.damage import find_damage
-from heap_agent._store.database import Database, Queryable
+from heap_agent._store.database import Database, Reader
 from heap_agent._store.front import LOOK, LOOK_BYTES, Front
 from heap_agent._store.rows import (
     COLUMNS,
@@ -103,22 +102,7 @@ def dropped_events(counts: Counter[str]) -> int:
     return sum(value for name, value in counts.items() if name.startswith(DROPPED))
 
 
-def read_counts(source: Queryable) -> Counter[str]:
-    """
-    The books, without the ids.
-    """
-    counts = _counters(source)
-    del counts[_NEXT_ID]
-    return counts
-
-
-def _counters(source: Queryable) -> Counter[str]:
-    # What damage has made no number of counts for nothing, until the books are put right.
-    rows = source.query("SELECT name, value FROM counter WHERE typeof(value) = 'integer'")
-    return Counter(dict(rows))
-
-
-def damaged_rows(source: Queryable) -> list[str]:
+def damaged_rows(source: Database | Reader) -> list[str]:
     """
     Rows that are not what was written, a sentence each.
     """
@@ -545,14 +529,15 @@ class EventQueue:
         """
         The books, without the ids.
         """
-        return read_counts(self.database)
+        rows = self.database.query("SELECT name, value FROM counter WHERE name != 'next_id'")
+        return Counter(dict(rows))
 
     def check(self) -> list[str]:
         """
         Everything that is wrong with the database and its books; empty where
         nothing is.
         """
-        found = find_damage(self.database)
+        found = self.database.damage()
         with self.database.transact():
             found += damaged_rows(self.database)
             both = self.database.query("SELECT id FROM entry WHERE id IN (SELECT id FROM dead)")
@@ -565,7 +550,7 @@ class EventQueue:
                     f"dead {self.dead_count()}, dropped {dropped_events(counts)}"
                 )
             newest = self._single("SELECT coalesce(max(id), 0) FROM entry")
-            if newest and newest >= self._counter(_NEXT_ID):
+            if newest and newest >= self._counter("next_id"):
                 found.append(f"row {newest} has an id that was not given out yet")
         return found
 
@@ -638,7 +623,8 @@ class EventQueue:
             self.settle_books()
 
     def _counter(self, name: str) -> int:
-        return _counters(self.database)[name]
+        rows = self.database.query("SELECT value FROM counter WHERE name = ?", (name,))
+        return int(rows[0][0]) if rows else 0
 
     def _single(self, sql: str, *parameters: object) -> int:
         return int(self.database.query(sql, parameters)[0][0])

@@ -22,7 +22,7 @@ from heap_agent._store.timeline import Timeline
 _SEALED: Final = ("position", "boot", "step", "person")
 
 #: Rows that live in memory only have ids from here on.
-MEMORY_IDS: Final = 1 << 52
+MEMORY_IDS: Final = 1 << 62
 
 
 class Ledger(NamedTuple):

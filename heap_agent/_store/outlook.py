@@ -26,9 +26,8 @@ from heap_agent._core.records import Record
 from heap_agent._core.state import CONSENT, Moment, State
 from heap_agent._store import parts as files
 from heap_agent._store import tally
-from heap_agent._store.damage import find_damage
-from heap_agent._store.database import DatabaseTrouble, Queryable, Reader, Trouble
-from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows, read_counts
+from heap_agent._store.database import Database, DatabaseTrouble, Reader, Trouble
+from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows
 from heap_agent._store.parts import Chunk, PartFile, Span
 from heap_agent._store.positions import Place, load_positions
 from heap_agent._store.properties import load_state
@@ -381,18 +380,18 @@ def read_books(directory: Path, boot_id: str, *, refuses: bool = False) -> Books
     return found.books.plus(unabsorbed)
 
 
-def read_queue(source: Queryable) -> Books:
+def read_queue(source: Database | Reader) -> Books:
     """
     What one database says: absorbed events only.
     """
     rows = source.query(
-        "SELECT kind, app_id, actor, count(*), min(CAST(wall AS INTEGER)) FROM entry "
-        "GROUP BY kind, app_id, actor"
+        "SELECT kind, app_id, actor, count(*), min(wall) FROM entry GROUP BY kind, app_id, actor"
     )
     events = [row for row in rows if row[0] == Kind.EVENT]
+    counts = source.query("SELECT name, value FROM counter WHERE name != 'next_id'")
     dead = source.query("SELECT count(*) FROM dead WHERE kind = ?", (int(Kind.EVENT),))
     return Books(
-        counts=read_counts(source),
+        counts=Counter(dict(counts)),
         queued=sum(number for _, _, _, number, _ in events),
         rows=sum(number for _, _, _, number, _ in rows),
         dead=dead[0][0],
@@ -439,6 +438,6 @@ def check(directory: Path) -> list[str]:
         return []
     try:
         with Reader(path) as reader:
-            return find_damage(reader) + damaged_rows(reader)
+            return reader.damage() + damaged_rows(reader)
     except DatabaseTrouble as error:
         return [str(error)]

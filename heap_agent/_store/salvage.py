@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from heap_agent._store import outlook, system
-from heap_agent._store.damage import Table, small_tables
 from heap_agent._store.database import (
     PAGE_BYTES,
     WAL_BYTES,
@@ -49,12 +48,17 @@ _FAILURES: Final = 2_000
 #: Rowids are not looked for beyond this one.
 _LAST: Final = (1 << 62) - 1
 
+#: No count has ever been larger; flipped bits have.
+_PLAUSIBLE: Final = 1 << 53
+
 #: Columns of a row of the queue, which its checksum covers, and of a dead letter.
 _ENTRY: Final = 10
 _DEAD: Final = 13
 
 #: A second row under an id is an older version of the first.
 _INSERT: Final = "INSERT OR IGNORE INTO {} VALUES ({})"
+
+_TYPES: Final = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
 
 
 class Salvaged(NamedTuple):
@@ -119,8 +123,8 @@ def _build(old: Path, draft: Path) -> Salvaged:
             _copy_checked(old, database)
         with _opened(old, draft) as reader:
             whole = {
-                table.name: reader is not None and _copy(reader, database, table)
-                for table in small_tables(database)
+                table: reader is not None and _copy(reader, database, table, columns)
+                for table, columns in _tables(database)
             }
         lost = queue.settle_books()
         queue.add({SALVAGED: 1})
@@ -195,7 +199,22 @@ def _copy_checked(old: Path, database: Database) -> None:
                 database.execute_many(_INSERT.format(table, ", ".join("?" * len(row))), [row])
 
 
-def _copy(reader: Reader, database: Database, table: Table) -> bool:
+def _tables(database: Database) -> Iterator[tuple[str, list[tuple[str, type, bool]]]]:
+    """
+    The small tables with their columns: name, type, and whether it may be NULL.
+    """
+    for (table,) in database.query(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('entry', 'dead')"
+    ):
+        columns = database.query(
+            'SELECT name, type, NOT ("notnull" OR pk) FROM pragma_table_info(?)', (table,)
+        )
+        yield table, [(name, _TYPES[kind], bool(null)) for name, kind, null in columns]
+
+
+def _copy(
+    reader: Reader, database: Database, table: str, columns: list[tuple[str, type, bool]]
+) -> bool:
     """
     Carry over the rows of one table that are what may stand in it.
 
@@ -205,24 +224,34 @@ def _copy(reader: Reader, database: Database, table: Table) -> bool:
     bad: list[Row] = []
 
     def good() -> Iterator[Row]:
-        for row in _readable(reader, table, bad):
-            if table.takes(row):
+        for row in _readable(reader, table, [name for name, _, _ in columns], bad):
+            if _fits(row, columns) and _is_plausible(table, row):
                 yield row
             else:
                 bad.append(row)
 
-    places = ", ".join("?" * len(table.columns))
-    database.execute_many(_INSERT.format(table.name, places), good())
+    database.execute_many(_INSERT.format(table, ", ".join("?" * len(columns))), good())
     return not bad
 
 
-def _readable(reader: Reader, table: Table, bad: list[Row]) -> Iterator[Row]:
+def _fits(row: Row, columns: list[tuple[str, type, bool]]) -> bool:
+    return all(
+        type(value) is kind or (null and value is None)
+        for value, (_, kind, null) in zip(row, columns, strict=True)
+    )
+
+
+def _is_plausible(table: str, row: Row) -> bool:
+    return table != "counter" or 0 <= row[1] < _PLAUSIBLE
+
+
+def _readable(reader: Reader, table: str, columns: list[str], bad: list[Row]) -> Iterator[Row]:
     """
     The rows of a table that can be reached; halves of what cannot are tried, the large
     ones first. Stretches in which something could not be read are added to a list.
     """
     sql = (
-        f"SELECT rowid, {', '.join(table.columns)} FROM {table.name} "
+        f"SELECT rowid, {', '.join(columns)} FROM {table} "
         "WHERE rowid BETWEEN ? AND ? ORDER BY rowid"
     )
     stretches = deque([(0, _LAST)])

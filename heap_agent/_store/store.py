@@ -34,16 +34,15 @@ from heap_agent._store import outlook, system
 from heap_agent._store import parts as files
 from heap_agent._store.absorb import BATCH, NOT_UNDERSTOOD, Absorbed, Request
 from heap_agent._store.bell import Bell
-from heap_agent._store.damage import find_damage
-from heap_agent._store.database import DatabaseTrouble, Reader, Trouble
+from heap_agent._store.database import DatabaseTrouble, Trouble
 from heap_agent._store.event_queue import DROPPED, RECORDED, dropped_events
-from heap_agent._store.forking import undivided
 from heap_agent._store.journal import Journal, Seams, is_held_here
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.memory import Memory
 from heap_agent._store.owner import OWNER_LOCK, HeldLock, try_lock
 from heap_agent._store.reserve import Reserve
 from heap_agent._store.room import Measured, Room
+from heap_agent._store.salvage import salvage
 from heap_agent._store.signs import forget_first_users
 
 _log = logging.getLogger("heap_agent.store")
@@ -118,7 +117,6 @@ class Store:
         self._schema_is_newer = False
         self._to_check = False  # the machine was started anew, or SQLite complains
         self._accused = 0  # how often somebody has called the database damaged
-        self._suspected: float | None = None
         self._salvaged: float | None = None
         self._state_is_lost = False
         self._replacing = False  # files that somebody removed
@@ -194,9 +192,7 @@ class Store:
                 earlier_boots=files.boots(directory),
             )
         except NOT_UNDERSTOOD as error:
-            # A fault of ours, unless something stands there that nobody has written.
-            if not self._is_damaged(outlook.database_path(directory)):
-                raise
+            # What stands in the tables is nothing that anybody has written there.
             raise DatabaseTrouble(Trouble.CORRUPT, f"{type(error).__name__}: {error}") from error
 
     def close(self) -> int:
@@ -634,8 +630,7 @@ class Store:
         self.trouble = str(error)
         self._log_once("the queue cannot be used now, recording goes on: %s", self.trouble)
         if error.trouble is Trouble.CORRUPT:
-            self._accused += 1
-            self._to_check = True
+            self._accuse()
         if self._reserve is None or self.directory is None:
             return
         # SQLite calls a quota an I/O error; what a plain file meets is the truth.
@@ -645,6 +640,10 @@ class Store:
             full = probe is not None and system.is_full(probe)
         if full and not self._pressed:
             self._press()
+
+    def _accuse(self) -> None:
+        self._accused += 1
+        self._to_check = True
 
     def _press(self) -> None:
         """
@@ -661,10 +660,10 @@ class Store:
 
     def _note_fault(self, text: str, error: Exception) -> None:
         """
-        Nothing that SQLite knows of: a directory that is gone, a fault in the data, or
-        one of ours.
+        Nothing that SQLite knows of: a directory that is gone, a fault in the data.
         """
-        self._to_check |= not isinstance(error, OSError) and self._suspects()
+        if not isinstance(error, OSError):
+            self._accuse()
         self.trouble = f"{type(error).__name__}: {error}"
         self._log_once(text, self.trouble, error)
 
@@ -722,26 +721,6 @@ class Store:
             self._salvage(self.directory, found[0] if found else "again and again")
             self.try_to_own()
 
-    def _suspects(self) -> bool:
-        """
-        Whether to look for damage where nobody but we ourselves complain: a fault of ours
-        would complain with each look.
-        """
-        now = time.monotonic()
-        if self._suspected is not None and now - self._suspected < _SALVAGE_EVERY:
-            return False
-        self._suspected = now
-        return True
-
-    def _is_damaged(self, path: Path) -> bool:
-        if not path.exists() or not self._suspects():
-            return False
-        try:
-            with Reader(path, damaged=True) as reader:
-                return bool(find_damage(reader))
-        except DatabaseTrouble as error:
-            return error.trouble is Trouble.CORRUPT
-
     def _close_ledger(self) -> None:
         ledger, self.ledger = self.ledger, None
         if ledger is not None:
@@ -753,7 +732,7 @@ class Store:
         What is wrong with the database; the books of a sound one are put right.
         """
         try:
-            found = [] if self.ledger is None else find_damage(self.ledger.database)
+            found = [] if self.ledger is None else self.ledger.database.damage()
             if self.ledger is not None and not found:
                 self.ledger.queue.settle_books()
         except DatabaseTrouble as error:
@@ -773,9 +752,6 @@ class Store:
             return False
         if system.probe_error(directory) is not None:
             return False
-        with undivided():
-            # Hardly any device ever needs it.
-            from heap_agent._store.salvage import salvage
         try:
             done = salvage(directory)
         except DatabaseTrouble as error:

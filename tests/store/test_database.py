@@ -16,7 +16,6 @@ from helpers import interrupted
 
 from heap_agent._store import database as module
 from heap_agent._store import forking
-from heap_agent._store.damage import find_damage
 from heap_agent._store.database import (
     MIGRATIONS,
     SCHEMA_VERSION,
@@ -60,7 +59,7 @@ def test_the_settings_that_durability_rests_on(path: Path) -> None:
     assert pragma(database, "mmap_size") == 0
     assert pragma(database, "locking_mode") == "normal"
     assert pragma(database, "user_version") == SCHEMA_VERSION
-    assert find_damage(database) == []
+    assert database.damage() == []
     database.close()
 
 
@@ -423,5 +422,5 @@ def test_a_creation_that_was_cut_short_is_begun_again(path: Path) -> None:
     database = Database(path)
 
     assert database.query("SELECT * FROM counter") == []
-    assert find_damage(database) == []
+    assert database.damage() == []
     database.close()

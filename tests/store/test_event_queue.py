@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 
 from heap_agent._core.events import Kind
 from heap_agent._core.records import FROZEN
-from heap_agent._store.damage import find_damage
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import CHUNK, RECORDED, EventQueue
-from heap_agent._store.ledger import MEMORY_IDS
 from heap_agent._store.rows import Entry
 
 BODY = (
@@ -92,9 +90,9 @@ def test_ids_never_come_back(queue: EventQueue) -> None:
 
 def test_two_queues_never_share_an_id() -> None:
     """A queue in memory has ids of its own range."""
-    queue = EventQueue(Database(None), first_id=MEMORY_IDS)
+    queue = EventQueue(Database(None), first_id=1 << 62)
 
-    assert fill(queue, entry(), entry()) == [MEMORY_IDS, MEMORY_IDS + 1]
+    assert fill(queue, entry(), entry()) == [1 << 62, (1 << 62) + 1]
     queue.database.close()
 
 
@@ -293,7 +291,7 @@ def test_a_flipped_bit_is_noticed_and_counted(needle: bytes, state_dir: Path) ->
     flip(path, needle)
 
     queue = EventQueue(Database(path))
-    assert find_damage(queue.database) == []
+    assert queue.database.damage() == []
     assert queue.check() == ["row 2 does not match its checksum"]
 
     assert [stored.id for stored in queue.load([1, 2, 3])] == [1, 3]
