@@ -24,7 +24,7 @@ from heap_agent._core.budget import Budget
 from heap_agent._core.delivery import Delivery, Send
 from heap_agent._core.events import Kind
 from heap_agent._outbox import Outbox
-from heap_agent._store import rows, seals, system
+from heap_agent._store import evidence, rows, seals, system
 from heap_agent._store.absorb import Absorber
 from heap_agent._store.database import Database
 from heap_agent._store.event_queue import EventQueue
@@ -131,6 +131,11 @@ def _migrations_numbered_afterwards() -> None:
 def _rows_without_checksums() -> None:
     """Whatever stands in a row is sent."""
     rows.crc32 = lambda data: 0  # type: ignore[attr-defined]
+
+
+def _faults_are_called_damage() -> None:
+    """Whatever is raised while the database is opened is believed to come of the data."""
+    evidence.evidence = lambda path: None if "draft" in path.name else "it was said"
 
 
 def _seals_that_are_not_looked_at() -> None:
@@ -256,6 +261,7 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "living journals are taken for dead": _living_journals_are_taken_for_dead,
     "migrations numbered afterwards": _migrations_numbered_afterwards,
     "rows without checksums": _rows_without_checksums,
+    "faults are called damage": _faults_are_called_damage,
     "seals that are not looked at": _seals_that_are_not_looked_at,
     "books that are not put right": _books_that_are_not_put_right,
     "budgets forget early": _budgets_forget_early,

@@ -432,12 +432,6 @@ class Database:
         self.query("VACUUM")
         return self.checkpoint()
 
-    def damage(self) -> list[str]:
-        """
-        What SQLite itself finds wrong; empty where nothing is.
-        """
-        return _complaints(self.query(_CHECK))
-
     def close(self) -> None:
         """
         Close the connection for good. Must come before the owner lock is let go.
@@ -457,8 +451,11 @@ def remove_database(path: Path) -> None:
         system.unlink_quietly(path.with_name(path.name + suffix))
 
 
-def _complaints(rows: Sequence[Row]) -> list[str]:
-    found = [str(row[0]) for row in rows]
+def damage(source: Queryable) -> list[str]:
+    """
+    What SQLite itself finds wrong; empty where nothing is.
+    """
+    found = [str(row[0]) for row in source.query(_CHECK)]
     return [] if found == ["ok"] else found
 
 
@@ -553,12 +550,6 @@ class Reader:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise _translate(error) from error
-
-    def damage(self) -> list[str]:
-        """
-        What SQLite itself finds wrong; empty where nothing is.
-        """
-        return _complaints(self.query(_CHECK))
 
     @contextmanager
     def reading(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Iterator[Row]]:

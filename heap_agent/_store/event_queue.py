@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.records import FROZEN
 from heap_agent._core.wire import event_name
-from heap_agent._store.database import Database, Reader
+from heap_agent._store.database import Database, Reader, damage
 from heap_agent._store.front import LOOK, LOOK_BYTES, Front
 from heap_agent._store.rows import (
     COLUMNS,
@@ -537,7 +537,7 @@ class EventQueue:
         Everything that is wrong with the database and its books; empty where
         nothing is.
         """
-        found = self.database.damage()
+        found = damage(self.database)
         with self.database.transact():
             found += damaged_rows(self.database)
             both = self.database.query("SELECT id FROM entry WHERE id IN (SELECT id FROM dead)")

@@ -26,7 +26,7 @@ from heap_agent._core.records import Record
 from heap_agent._core.state import CONSENT, Moment, State
 from heap_agent._store import parts as files
 from heap_agent._store import tally
-from heap_agent._store.database import Database, DatabaseTrouble, Reader, Trouble
+from heap_agent._store.database import Database, DatabaseTrouble, Reader, Trouble, damage
 from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows
 from heap_agent._store.parts import Chunk, PartFile, Span
 from heap_agent._store.positions import Place, load_positions
@@ -438,6 +438,6 @@ def check(directory: Path) -> list[str]:
         return []
     try:
         with Reader(path) as reader:
-            return reader.damage() + damaged_rows(reader)
+            return damage(reader) + damaged_rows(reader)
     except DatabaseTrouble as error:
         return [str(error)]

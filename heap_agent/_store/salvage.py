@@ -36,6 +36,7 @@ from heap_agent._store.database import (
     remove_database,
 )
 from heap_agent._store.event_queue import EventQueue
+from heap_agent._store.evidence import QUEUES, Column, evidence, fits, tables
 from heap_agent._store.pages import Pages
 from heap_agent._store.rows import from_row
 
@@ -48,17 +49,12 @@ _FAILURES: Final = 2_000
 #: Rowids are not looked for beyond this one.
 _LAST: Final = (1 << 62) - 1
 
-#: No count has ever been larger; flipped bits have.
-_PLAUSIBLE: Final = 1 << 53
-
 #: Columns of a row of the queue, which its checksum covers, and of a dead letter.
 _ENTRY: Final = 10
 _DEAD: Final = 13
 
 #: A second row under an id is an older version of the first.
 _INSERT: Final = "INSERT OR IGNORE INTO {} VALUES ({})"
-
-_TYPES: Final = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
 
 
 class Salvaged(NamedTuple):
@@ -83,7 +79,8 @@ def salvage(directory: Path) -> Salvaged:
     Replace the database in force, which nobody has open. The caller is the owner.
 
     Raises:
-        DatabaseTrouble: The disk refuses, or has no room; nothing has changed.
+        DatabaseTrouble: The disk refuses, or has no room, or what could be made of it would
+            be called damaged, too; nothing has changed.
     """
     old = outlook.database_path(directory)
     draft = directory / "queue.draft"
@@ -93,6 +90,8 @@ def salvage(directory: Path) -> Salvaged:
         for earlier in outlook.generations(directory)[:-1]:
             remove_database(earlier)
         done = _build(old, draft)
+        if (why := evidence(draft)) is not None:
+            raise DatabaseTrouble(Trouble.CORRUPT, f"what can be made of it is no better: {why}")
         system.file_sync(draft)
         os.rename(draft, done.path)
         system.directory_sync(directory)
@@ -124,7 +123,8 @@ def _build(old: Path, draft: Path) -> Salvaged:
         with _opened(old, draft) as reader:
             whole = {
                 table: reader is not None and _copy(reader, database, table, columns)
-                for table, columns in _tables(database)
+                for table, columns in tables(database).items()
+                if table not in QUEUES
             }
         lost = queue.settle_books()
         queue.add({SALVAGED: 1})
@@ -199,22 +199,7 @@ def _copy_checked(old: Path, database: Database) -> None:
                 database.execute_many(_INSERT.format(table, ", ".join("?" * len(row))), [row])
 
 
-def _tables(database: Database) -> Iterator[tuple[str, list[tuple[str, type, bool]]]]:
-    """
-    The small tables with their columns: name, type, and whether it may be NULL.
-    """
-    for (table,) in database.query(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('entry', 'dead')"
-    ):
-        columns = database.query(
-            'SELECT name, type, NOT ("notnull" OR pk) FROM pragma_table_info(?)', (table,)
-        )
-        yield table, [(name, _TYPES[kind], bool(null)) for name, kind, null in columns]
-
-
-def _copy(
-    reader: Reader, database: Database, table: str, columns: list[tuple[str, type, bool]]
-) -> bool:
+def _copy(reader: Reader, database: Database, table: str, columns: list[Column]) -> bool:
     """
     Carry over the rows of one table that are what may stand in it.
 
@@ -224,25 +209,14 @@ def _copy(
     bad: list[Row] = []
 
     def good() -> Iterator[Row]:
-        for row in _readable(reader, table, [name for name, _, _ in columns], bad):
-            if _fits(row, columns) and _is_plausible(table, row):
+        for row in _readable(reader, table, [column.name for column in columns], bad):
+            if fits(table, row, columns):
                 yield row
             else:
                 bad.append(row)
 
     database.execute_many(_INSERT.format(table, ", ".join("?" * len(columns))), good())
     return not bad
-
-
-def _fits(row: Row, columns: list[tuple[str, type, bool]]) -> bool:
-    return all(
-        type(value) is kind or (null and value is None)
-        for value, (_, kind, null) in zip(row, columns, strict=True)
-    )
-
-
-def _is_plausible(table: str, row: Row) -> bool:
-    return table != "counter" or 0 <= row[1] < _PLAUSIBLE
 
 
 def _readable(reader: Reader, table: str, columns: list[str], bad: list[Row]) -> Iterator[Row]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from heap_agent._core.bounds import RECORD, Bounds
 from heap_agent._core.events import Actor, Kind
@@ -35,15 +35,19 @@ from heap_agent._store import parts as files
 from heap_agent._store.absorb import BATCH, NOT_UNDERSTOOD, Absorbed, Request
 from heap_agent._store.bell import Bell
 from heap_agent._store.database import DatabaseTrouble, Trouble
+from heap_agent._store.database import damage as complaints
 from heap_agent._store.event_queue import DROPPED, RECORDED, dropped_events
+from heap_agent._store.forking import undivided
 from heap_agent._store.journal import Journal, Seams, is_held_here
 from heap_agent._store.ledger import Ledger
 from heap_agent._store.memory import Memory
 from heap_agent._store.owner import OWNER_LOCK, HeldLock, try_lock
 from heap_agent._store.reserve import Reserve
 from heap_agent._store.room import Measured, Room
-from heap_agent._store.salvage import salvage
 from heap_agent._store.signs import forget_first_users
+
+if TYPE_CHECKING:
+    from heap_agent._store.salvage import Salvaged
 
 _log = logging.getLogger("heap_agent.store")
 
@@ -57,6 +61,10 @@ _LOOKING_PATIENCE: Final = 1.0
 #: Seconds that a salvaged database is left alone, whatever SQLite says of it: what comes
 #: back at once is no damage of the file.
 _SALVAGE_EVERY: Final = 3_600.0
+
+#: Seconds that nobody is heard who says once more what a look at the database did not bear
+#: out: a fault of ours comes back with each look.
+_ACQUITTED_FOR: Final = 600.0
 
 #: Records that are absorbed at once while the disk is full.
 _LITTLE: Final = 200
@@ -116,7 +124,8 @@ class Store:
         self._pressed = False  # the disk is full and the reserve has been given up
         self._schema_is_newer = False
         self._to_check = False  # the machine was started anew, or SQLite complains
-        self._accused = 0  # how often somebody has called the database damaged
+        self._accused: str | None = None  # why somebody has called the database damaged
+        self._acquitted: tuple[str, float] | None = None  # of what, and when
         self._salvaged: float | None = None
         self._state_is_lost = False
         self._replacing = False  # files that somebody removed
@@ -166,8 +175,9 @@ class Store:
             return False
         try:
             self.ledger = self._open_ledger(directory)
-        except DatabaseTrouble as error:
-            if error.trouble is not Trouble.CORRUPT or not self._salvage(directory, str(error)):
+        except (DatabaseTrouble, *NOT_UNDERSTOOD) as error:
+            # What stands in the tables may be nothing that anybody has written there.
+            if not _may_be_damage(error) or not self._salvage(directory, _told(error)):
                 raise
             self.ledger = self._open_ledger(directory)
         self._to_check |= self.ledger.timeline.is_new_boot
@@ -184,16 +194,12 @@ class Store:
         return True
 
     def _open_ledger(self, directory: Path) -> Ledger:
-        try:
-            return Ledger.open(
-                outlook.database_path(directory),
-                boot_id=self.clock.boot_id,
-                own_journal=lambda: self.journal.id,
-                earlier_boots=files.boots(directory),
-            )
-        except NOT_UNDERSTOOD as error:
-            # What stands in the tables is nothing that anybody has written there.
-            raise DatabaseTrouble(Trouble.CORRUPT, f"{type(error).__name__}: {error}") from error
+        return Ledger.open(
+            outlook.database_path(directory),
+            boot_id=self.clock.boot_id,
+            own_journal=lambda: self.journal.id,
+            earlier_boots=files.boots(directory),
+        )
 
     def close(self) -> int:
         """
@@ -630,7 +636,7 @@ class Store:
         self.trouble = str(error)
         self._log_once("the queue cannot be used now, recording goes on: %s", self.trouble)
         if error.trouble is Trouble.CORRUPT:
-            self._accuse()
+            self._accuse(self.trouble)
         if self._reserve is None or self.directory is None:
             return
         # SQLite calls a quota an I/O error; what a plain file meets is the truth.
@@ -641,9 +647,10 @@ class Store:
         if full and not self._pressed:
             self._press()
 
-    def _accuse(self) -> None:
-        self._accused += 1
-        self._to_check = True
+    def _accuse(self, why: str) -> None:
+        if not self._is_acquitted(why):
+            self._accused = why
+            self._to_check = True
 
     def _press(self) -> None:
         """
@@ -662,9 +669,9 @@ class Store:
         """
         Nothing that SQLite knows of: a directory that is gone, a fault in the data.
         """
+        self.trouble = _told(error)
         if not isinstance(error, OSError):
-            self._accuse()
-        self.trouble = f"{type(error).__name__}: {error}"
+            self._accuse(self.trouble)
         self._log_once(text, self.trouble, error)
 
     def _log_once(self, text: str, trouble: str, error: Exception | None = None) -> None:
@@ -705,21 +712,15 @@ class Store:
         power cut or a card that is worn out may have damaged it, and when SQLite says so.
         """
         self._to_check = False
-        found: list[str] = []
-        if self._accused or self._damage():
-            # A dying card says "malformed" of files that are sound: it is opened anew.
-            self._close_ledger()
-            self.try_to_own()
-            found = self._damage()
-        if self.ledger is None:
-            # Whoever owns it sees to it, or it is salvaged when it is opened.
-            self._accused = 0
-        elif found or self._accused > 1:
-            assert self.directory is not None
-            # The lock is still ours, so that nobody opens it meanwhile.
-            self._close_ledger()
-            self._salvage(self.directory, found[0] if found else "again and again")
-            self.try_to_own()
+        why, self._accused = self._accused or self._damage(), None
+        if self.ledger is None or self.directory is None or why is None:
+            # Whoever owns it sees to it, or it is looked at when it cannot be opened.
+            return
+        # The lock is still ours, so that nobody opens it meanwhile.
+        self._close_ledger()
+        self._salvage(self.directory, why)
+        if self.try_to_own():
+            self._damage()
 
     def _close_ledger(self) -> None:
         ledger, self.ledger = self.ledger, None
@@ -727,49 +728,70 @@ class Store:
             with suppress(DatabaseTrouble):
                 ledger.close()
 
-    def _damage(self) -> list[str]:
+    def _damage(self) -> str | None:
         """
-        What is wrong with the database; the books of a sound one are put right.
+        What SQLite finds wrong with the database; the books of a sound one are put right.
         """
         try:
-            found = [] if self.ledger is None else self.ledger.database.damage()
+            found = [] if self.ledger is None else complaints(self.ledger.database)
             if self.ledger is not None and not found:
                 self.ledger.queue.settle_books()
-        except DatabaseTrouble as error:
-            if error.trouble is Trouble.CORRUPT:
-                return [str(error)]
+        except (DatabaseTrouble, *NOT_UNDERSTOOD) as error:
+            if _may_be_damage(error):
+                return _told(error)
             # The disk refuses: asked again with the next look.
             self._to_check = True
-            return []
-        return found
+            return None
+        return found[0] if found else None
 
     def _salvage(self, directory: Path, why: str) -> bool:
         """
-        Build a new generation of the database, if the disk can be trusted to take it.
+        Build a new generation of the database, if it is damaged, and the disk can be trusted
+        to take it.
+
+        Args:
+            directory: The state directory.
+            why: What somebody who called it damaged has said.
         """
         now = time.monotonic()
         if self._salvaged is not None and now - self._salvaged < _SALVAGE_EVERY:
             return False
-        if system.probe_error(directory) is not None:
+        if self._is_acquitted(why) or system.probe_error(directory) is not None:
             return False
+        evidence, salvage = _rescuers()
         try:
+            sign = evidence(outlook.database_path(directory))
+            if sign is None:
+                # It is not the data: an error that was passing, or a fault of ours.
+                self._acquitted = why, now
+                return False
             done = salvage(directory)
         except DatabaseTrouble as error:
+            if error.trouble is Trouble.CORRUPT:
+                # The next one would be no better.
+                self._acquitted = why, now
             self._note(error)
             return False
-        self._salvaged, self._accused = now, 0
+        self._salvaged, self._accused = now, None
         if not done.state_is_whole:
             # Who is in force is not known any more: nobody is taken for somebody else.
             forget_first_users(self.directory)
             self._state_is_lost = True
         _log.error(
             "the queue was damaged (%s): %d rows were carried over to %s, %d events are lost",
-            why,
+            sign,
             done.rows,
             done.path.name,
             done.lost,
         )
         return True
+
+    def _is_acquitted(self, why: str) -> bool:
+        """Whether the database was looked at lately because of that, and was sound."""
+        if self._acquitted is None:
+            return False
+        of_what, when = self._acquitted
+        return why == of_what and time.monotonic() - when < _ACQUITTED_FOR
 
     # -- memory mode --
 
@@ -951,3 +973,25 @@ class Store:
                 f"dead {books.dead}, dropped {dropped}"
             )
         return found
+
+
+def _told(error: Exception) -> str:
+    """What is said of an error: SQLite's speak for themselves."""
+    plain = isinstance(error, DatabaseTrouble)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
+
+
+def _may_be_damage(error: Exception) -> bool:
+    """Whether it may come of what stands in the database."""
+    return not isinstance(error, DatabaseTrouble) or error.trouble is Trouble.CORRUPT
+
+
+def _rescuers() -> tuple[Callable[[Path], str | None], Callable[[Path], Salvaged]]:
+    """
+    What hardly any device ever needs. Nobody forks while it is loaded; and a signal handler
+    that finds it half loaded is inside of the store, where it does no work.
+    """
+    with undivided():
+        from heap_agent._store.evidence import evidence
+        from heap_agent._store.salvage import salvage
+    return evidence, salvage

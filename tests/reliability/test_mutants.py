@@ -18,6 +18,7 @@ PROGRAM = Path(__file__).parents[1] / "programs" / "mutated.py"
         ("rows without checksums", "reliability/test_corruption.py::test_whatever_is_damaged"),
         ("ack before the answer", "reliability/test_network.py::test_a_fault_at_any_byte"),
         ("key minted at send", "reliability/test_network.py::test_a_fault_at_any_byte"),
+        ("faults are called damage", "reliability/test_faults_of_ours.py"),
         ("seals that are not looked at", "reliability/test_values.py"),
         ("books that are not put right", "reliability/test_corruption.py"),
     ],

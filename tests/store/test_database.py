@@ -24,6 +24,7 @@ from heap_agent._store.database import (
     DatabaseTrouble,
     Reader,
     Trouble,
+    damage,
 )
 
 
@@ -59,7 +60,7 @@ def test_the_settings_that_durability_rests_on(path: Path) -> None:
     assert pragma(database, "mmap_size") == 0
     assert pragma(database, "locking_mode") == "normal"
     assert pragma(database, "user_version") == SCHEMA_VERSION
-    assert database.damage() == []
+    assert damage(database) == []
     database.close()
 
 
@@ -422,5 +423,5 @@ def test_a_creation_that_was_cut_short_is_begun_again(path: Path) -> None:
     database = Database(path)
 
     assert database.query("SELECT * FROM counter") == []
-    assert database.damage() == []
+    assert damage(database) == []
     database.close()

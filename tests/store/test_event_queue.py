@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from heap_agent._core.events import Kind
 from heap_agent._core.records import FROZEN
-from heap_agent._store.database import Database
+from heap_agent._store.database import Database, damage
 from heap_agent._store.event_queue import CHUNK, RECORDED, EventQueue
 from heap_agent._store.rows import Entry
 
@@ -291,7 +291,7 @@ def test_a_flipped_bit_is_noticed_and_counted(needle: bytes, state_dir: Path) ->
     flip(path, needle)
 
     queue = EventQueue(Database(path))
-    assert queue.database.damage() == []
+    assert damage(queue.database) == []
     assert queue.check() == ["row 2 does not match its checksum"]
 
     assert [stored.id for stored in queue.load([1, 2, 3])] == [1, 3]

@@ -12,7 +12,7 @@ import pytest
 from helpers import interrupted
 
 from heap_agent._store import forking
-from heap_agent._store.database import Database
+from heap_agent._store.database import Database, damage
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -186,7 +186,7 @@ def test_a_database_is_closed_across_a_fork_and_opens_again(tmp_path: Path) -> N
     database.close()
     again = Database(tmp_path / "queue.db")
     assert len(again.query("SELECT * FROM memo")) == 2
-    assert again.damage() == []
+    assert damage(again) == []
     again.close()
     assert not (tmp_path / "queue.db-wal").exists()
 
