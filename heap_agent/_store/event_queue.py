@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.records import FROZEN
 from heap_agent._core.wire import event_name
-from heap_agent._store.database import Database, Reader, damage
+from heap_agent._store.database import Database, Queryable, damage
 from heap_agent._store.front import LOOK, LOOK_BYTES, Front
 from heap_agent._store.rows import (
     COLUMNS,
@@ -102,7 +102,22 @@ def dropped_events(counts: Counter[str]) -> int:
     return sum(value for name, value in counts.items() if name.startswith(DROPPED))
 
 
-def damaged_rows(source: Database | Reader) -> list[str]:
+def read_counts(source: Queryable) -> Counter[str]:
+    """
+    The books, without the ids.
+    """
+    counts = _counters(source)
+    del counts[_NEXT_ID]
+    return counts
+
+
+def _counters(source: Queryable) -> Counter[str]:
+    # What damage has made no number of counts for nothing, until the books are put right.
+    rows = source.query("SELECT name, value FROM counter WHERE typeof(value) = 'integer'")
+    return Counter(dict(rows))
+
+
+def damaged_rows(source: Queryable) -> list[str]:
     """
     Rows that are not what was written, a sentence each.
     """
@@ -529,8 +544,7 @@ class EventQueue:
         """
         The books, without the ids.
         """
-        rows = self.database.query("SELECT name, value FROM counter WHERE name != 'next_id'")
-        return Counter(dict(rows))
+        return read_counts(self.database)
 
     def check(self) -> list[str]:
         """
@@ -550,7 +564,7 @@ class EventQueue:
                     f"dead {self.dead_count()}, dropped {dropped_events(counts)}"
                 )
             newest = self._single("SELECT coalesce(max(id), 0) FROM entry")
-            if newest and newest >= self._counter("next_id"):
+            if newest and newest >= self._counter(_NEXT_ID):
                 found.append(f"row {newest} has an id that was not given out yet")
         return found
 
@@ -562,7 +576,8 @@ class EventQueue:
         Returns:
             How many events were lost.
         """
-        with self.database.transact():
+        with self.database.transact() as execute:
+            execute("UPDATE counter SET value = 0 WHERE typeof(value) != 'integer'")
             newest = self._single(
                 "SELECT max((SELECT coalesce(max(id), 0) FROM entry), "
                 "(SELECT coalesce(max(id), 0) FROM dead))"
@@ -623,8 +638,7 @@ class EventQueue:
             self.settle_books()
 
     def _counter(self, name: str) -> int:
-        rows = self.database.query("SELECT value FROM counter WHERE name = ?", (name,))
-        return int(rows[0][0]) if rows else 0
+        return _counters(self.database)[name]
 
     def _single(self, sql: str, *parameters: object) -> int:
         return int(self.database.query(sql, parameters)[0][0])

@@ -26,8 +26,8 @@ from heap_agent._core.records import Record
 from heap_agent._core.state import CONSENT, Moment, State
 from heap_agent._store import parts as files
 from heap_agent._store import tally
-from heap_agent._store.database import Database, DatabaseTrouble, Reader, Trouble, damage
-from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows
+from heap_agent._store.database import DatabaseTrouble, Queryable, Reader, Trouble, damage
+from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows, read_counts
 from heap_agent._store.parts import Chunk, PartFile, Span
 from heap_agent._store.positions import Place, load_positions
 from heap_agent._store.properties import load_state
@@ -380,18 +380,18 @@ def read_books(directory: Path, boot_id: str, *, refuses: bool = False) -> Books
     return found.books.plus(unabsorbed)
 
 
-def read_queue(source: Database | Reader) -> Books:
+def read_queue(source: Queryable) -> Books:
     """
     What one database says: absorbed events only.
     """
     rows = source.query(
-        "SELECT kind, app_id, actor, count(*), min(wall) FROM entry GROUP BY kind, app_id, actor"
+        "SELECT kind, app_id, actor, count(*), min(CAST(wall AS INTEGER)) FROM entry "
+        "GROUP BY kind, app_id, actor"
     )
     events = [row for row in rows if row[0] == Kind.EVENT]
-    counts = source.query("SELECT name, value FROM counter WHERE name != 'next_id'")
     dead = source.query("SELECT count(*) FROM dead WHERE kind = ?", (int(Kind.EVENT),))
     return Books(
-        counts=Counter(dict(counts)),
+        counts=read_counts(source),
         queued=sum(number for _, _, _, number, _ in events),
         rows=sum(number for _, _, _, number, _ in rows),
         dead=dead[0][0],

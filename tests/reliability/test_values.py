@@ -1,6 +1,6 @@
 """
-A value in the database that a worn card has changed into another of its kind, which SQLite
-cannot see: what was recorded arrives as it was, and nothing else does.
+A value in the database that a worn card has changed into another, which SQLite does not
+see: what was recorded arrives as it was, and nothing else does.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 import trials
@@ -27,6 +27,9 @@ from heap_agent.testing import Collector, FakeClock
 EVENTS = 40
 
 BOB, BOB_NAMED = Actor("11", "2"), Actor("11", "2", "bob")
+
+#: Hardly any column takes all of them.
+STRANGE: Final = ("strange", b"strange", 1.5, -1)
 
 #: Seconds by which a clock was wrong at first, and that a time may be off after a repair.
 BEHIND, CLOSE = 3_600, 2
@@ -98,17 +101,18 @@ def places(directory: Path) -> Iterator[Place]:
 
 
 def change(directory: Path, place: Place, chance: Random) -> bool:
-    """Make another value of the same kind of one; whether that can be."""
+    """Make another value of one, mostly of the same kind; whether that can be."""
     table, column, rowid = place
     with closing(sqlite3.connect(directory / "queue-1.db")) as database, database:
         where = f"FROM {table} WHERE rowid = {rowid}"
         ((value,),) = database.execute(f"SELECT {column} {where}").fetchall()
         if not value and not isinstance(value, int):
             return False
-        database.execute(
-            f"UPDATE OR IGNORE {table} SET {column} = ? WHERE rowid = ?",
-            (another(value, chance), rowid),
-        )
+        new = chance.choice(STRANGE) if chance.random() < 0.2 else another(value, chance)
+        with suppress(sqlite3.IntegrityError):  # the key of its table takes only some
+            database.execute(
+                f"UPDATE OR IGNORE {table} SET {column} = ? WHERE rowid = ?", (new, rowid)
+            )
     return True
 
 

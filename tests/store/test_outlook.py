@@ -166,6 +166,26 @@ def test_the_highest_generation_is_the_database(state_dir: Path) -> None:
     assert outlook.database_path(state_dir).name == "queue-10.db"
 
 
+@pytest.mark.parametrize("value", ["'many'", "x'00'", "1.5"])
+def test_a_count_that_is_no_number_counts_for_nothing(
+    state_dir: Path, clock: FakeClock, value: str
+) -> None:
+    """Whoever asks for the books is told what can be read, and the next boot puts them right."""
+    with opened(state_dir, clock) as store:
+        track(store, n=1)
+        store.absorb(freeze=False)
+        assert store.ledger is not None
+        with store.ledger.database.transact() as execute:
+            execute(f"UPDATE counter SET value = {value} WHERE name = 'recorded'")
+        books = store.books()
+        assert (books.counts["recorded"], books.queued) == (0, 1)
+    clock.reboot()
+    with opened(state_dir, clock) as store:
+        store.mend(0.0)
+        assert store.books().counts["recorded"] == 1
+        balanced(store)
+
+
 def test_damage_that_nobody_has_read_yet_is_counted(state_dir: Path, clock: FakeClock) -> None:
     """A look counts a damaged record as recorded and dropped, as the owner will."""
     with opened(state_dir, clock) as owner:
