@@ -163,6 +163,7 @@ class Journal:
         self.refused = 0
         self._busy = False
         self._opens_itself = False
+        self._draining = False  # somebody is writing what has waited
         self._spill = Spill()
         self._counts: Counter[str] = Counter()
         self.trouble: str | None = None
@@ -308,6 +309,11 @@ class Journal:
             # for events: who is logged in matters more.
             self.retry()
             self._attend()
+        elif self._draining:
+            # More than come in, or recording fast on a slow disk would never let it end.
+            with suppress(OSError):
+                self._write_first()
+                self._write_first()
         return True
 
     def _refuse(self) -> None:
@@ -584,32 +590,37 @@ class Journal:
         """
         Write what waits in memory. True when nothing is left there.
         """
-        while True:
-            began = time.monotonic()
-            with self._lock:
-                if self._busy or not self.open():
-                    return False
-                try:
-                    if not self._write_first():
-                        self.trouble = None
-                        return True
-                except OSError as error:
-                    self.trouble = str(error)
-                    return False
-            if time.monotonic() - began > _SLOW:
-                # Whoever records has waited for this one write, and not for the others.
-                time.sleep(_PAUSE)
+        self._draining = True
+        try:
+            while True:
+                began = time.monotonic()
+                with self._lock:
+                    if self._busy or not self.open():
+                        return False
+                    try:
+                        if not self._write_first():
+                            self.trouble = None
+                            return True
+                    except OSError as error:
+                        self.trouble = str(error)
+                        return False
+                if time.monotonic() - began > _SLOW:
+                    # Whoever records has waited for this one write, and not for the others.
+                    time.sleep(_PAUSE)
+        finally:
+            self._draining = False
 
     def _write_first(self) -> bool:
         """
         Write the oldest record that waits; False where there is none.
         """
-        part, entry = self._part, self._spill.first()
-        assert part is not None
-        if entry is not None:
+        with self._alone():
+            part, entry = self._part, self._spill.first()
+            if part is None or entry is None:
+                return False
             self._append(part, entry)
             self._spill.written()
-        return entry is not None
+            return True
 
     def hold_off(self) -> None:
         """

@@ -87,7 +87,8 @@ record(agent, 5)
 if ending:
     shim.faults_end(int(ending))
 before_the_end = shim.faults_seen()
-agent.shutdown(1)
+# Long enough for any answer to be heard: what was sent, and is not known to be, is told lost.
+agent.shutdown(10)
 print(
     json.dumps(
         {

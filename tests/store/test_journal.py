@@ -1108,6 +1108,31 @@ def test_recording_does_not_wait_for_what_was_refused_before(
     assert read(state_dir, journal.id) == [b"%d" % number for number in range(2_001)]
 
 
+def test_recording_without_end_does_not_keep_records_in_memory(
+    journal: Journal, state_dir: Path, disk: Disk
+) -> None:
+    """While a slow disk takes what has waited, whoever records writes more than comes in."""
+    disk.full = True
+    for number in range(200):
+        put(journal, b"%d" % number)
+
+    def slow_write(fd: int, data: bytes) -> int:
+        time.sleep(0.002)
+        return os.write(fd, data)
+
+    disk.full, journal._write = False, slow_write
+    retrying = threading.Thread(target=journal.retry)
+    retrying.start()
+    number = 200
+    while retrying.is_alive() and number < 1_000:
+        put(journal, b"%d" % number)
+        number += 1
+
+    assert not retrying.is_alive()
+    assert journal.storage == "disk"
+    assert read(state_dir, journal.id) == [b"%d" % one for one in range(number)]
+
+
 def test_sync_is_not_true_while_records_wait(journal: Journal, disk: Disk) -> None:
     """What is in memory is not on stable storage."""
     disk.full = True
