@@ -595,6 +595,9 @@ class Journal:
             while True:
                 began = time.monotonic()
                 with self._lock:
+                    if not self._draining:
+                        # Somebody has done it, or has taken the rest, or needs the room.
+                        return self._part is not None and not self._spill
                     if self._busy or not self.open():
                         return False
                     try:
@@ -628,6 +631,7 @@ class Journal:
         needed for something else.
         """
         with self._lock:
+            self._draining = False
             self._retire()
 
     def take_spilled(self) -> list[Spilled]:
@@ -636,6 +640,7 @@ class Journal:
         next waits there, too, until a `retry` succeeds.
         """
         with self._lock:
+            self._draining = False
             self._retire()
             return self._spill.take()
 

@@ -1133,6 +1133,22 @@ def test_recording_without_end_does_not_keep_records_in_memory(
     assert read(state_dir, journal.id) == [b"%d" % one for one in range(number)]
 
 
+def test_who_writes_what_waits_stops_when_it_is_told(
+    journal: Journal, state_dir: Path, disk: Disk
+) -> None:
+    """What room the disk has may be needed for something else by now."""
+    disk.full = True
+    for number in range(5):
+        put(journal, b"%d" % number)
+    disk.full = False
+    disk.before_write = journal.hold_off
+
+    assert not journal.retry()
+
+    assert journal.storage == "memory"
+    assert read(state_dir, journal.id) == [b"0"]
+
+
 def test_sync_is_not_true_while_records_wait(journal: Journal, disk: Disk) -> None:
     """What is in memory is not on stable storage."""
     disk.full = True
