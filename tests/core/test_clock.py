@@ -329,6 +329,47 @@ def test_boots_whose_clocks_start_at_a_saved_time_are_in_order(
     assert all(abs(wall - record.true) <= 2 * SECOND for wall, record in last)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(
+                    st.sampled_from([0, 0, -40 * SECOND, -HOUR, -YEAR, -57 * YEAR, YEAR]),
+                    lengths,
+                    parts,
+                ),
+                min_size=1,
+                max_size=3,
+            ),
+            st.none() | st.floats(0, 1),
+        ),
+        max_size=5,
+    )
+)
+def test_whatever_clocks_do_the_order_is_kept(
+    boots: list[tuple[list[tuple[int, int, tuple[float, ...]]], float | None]],
+) -> None:
+    """
+    Boots with a trusted Date are true, and the others lie in order between them, unless a
+    clock was ahead by less than a day.
+    """
+    device, told = Device(), set()
+    device.boot(Span(0, HOUR, (0.2,), date=0.5))
+    for spans, date in [*boots, ([(0, HOUR, (0.5,))], 0.1)]:
+        *others, last = (Span(*span) for span in spans)
+        device.boot(*others, attrs.evolve(last, date=date))
+        if date is not None:
+            told.add(device.knowledge.current)
+
+    found = device.repaired()
+    assert sorted(found) == found
+    assert all(
+        abs(wall - record.true) <= 2 * SECOND
+        for wall, record in zip(found, device.records, strict=True)
+        if record.boot in told
+    )
+
+
 def test_clock_that_ticks_past_the_mark_keeps_the_order() -> None:
     """A clock that was an hour behind stays behind what was placed, after the mark too."""
     device = Device()
