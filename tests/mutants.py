@@ -237,6 +237,11 @@ def _recording_waits_for_syncs() -> None:
     Journal.put = broken  # type: ignore[method-assign]
 
 
+def _windows_stay_wide() -> None:
+    """What did not get through is sent again with as much beside it."""
+    Delivery._shrink = lambda *arguments: None  # type: ignore[method-assign]
+
+
 def _answers_are_read_on() -> None:
     """A thousand times as much of an answer is read as is of use."""
     transport.ANSWER_BYTES *= 1_000
@@ -275,6 +280,7 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "nobody notices a suspend": _nobody_notices_a_suspend,
     "the boot clock sleeps too": _the_boot_clock_sleeps_too,
     "every boot is the same": _every_boot_is_the_same,
+    "windows stay wide": _windows_stay_wide,
     "answers are read on": _answers_are_read_on,
     "time begins anew": _time_begins_anew,
     "words are searched from each character": _words_are_searched_from_each_character,

@@ -20,6 +20,7 @@ PROGRAM = Path(__file__).parents[1] / "programs" / "mutated.py"
         ("key minted at send", "reliability/test_network.py::test_a_fault_at_any_byte"),
         ("faults are called damage", "reliability/test_faults_of_ours.py"),
         ("seals that are not looked at", "reliability/test_values.py"),
+        ("windows stay wide", "reliability/test_network.py::test_a_thin_line_with_resets_drains"),
         ("books that are not put right", "reliability/test_corruption.py"),
     ],
 )
