@@ -42,7 +42,7 @@ For the answer to a `Send`:
     REJECTED, n>1  keep                  suspects, halved          –
     REJECTED, n=1  bury (see Trial)      –                         –
     TOO_LARGE, n>1 keep                  –                         halves
-    TOO_LARGE, n=1 bury                  –                         halves
+    TOO_LARGE, n=1 bury (see Trial)      –                         halves
     THROTTLED      keep                  pause as told             –
     UNAVAILABLE    keep                  back-off, then a probe    halves if the
                                                                    body had begun
@@ -561,8 +561,7 @@ class Delivery:
         self._shrink(lane, flight)
         if len(flight.ids) > 1:
             return Verdict()
-        lane.suspects.remove(flight.ids[0])
-        return Verdict(bury=flight.ids)
+        return self._single_rejected(lane, flight.ids[0])
 
     def _throttled(self, now: float, flight: _Flight, lane: Lane, outcome: Outcome) -> Verdict:
         self._back_off(now, lane.pause, Answer.THROTTLED)

@@ -466,6 +466,18 @@ def test_too_large_halves_and_buries_a_single() -> None:
     assert [row.id for row in device.delivered] == [1, 2, 3, 4, 6, 7, 8, 9, 10]
 
 
+def test_a_server_to_which_everything_is_too_large_buries_nothing() -> None:
+    """It is refusing, and all is kept, as it is where it rejects everything."""
+    device = Device(rows=events(100))
+    for _ in range(40):
+        if device.delivery.trouble is Answer.MISCONFIGURED:
+            break
+        device.receive(device.send(), TOO_LARGE)
+    assert device.delivery.trouble is Answer.MISCONFIGURED
+    assert not device.dead
+    assert len(device.queue) == 100
+
+
 def test_a_cut_upload_halves_the_window_down_to_one_row() -> None:
     """On a line that never carries a whole batch, smaller and smaller ones are tried."""
     device, sizes = Device(rows=events(100)), []
