@@ -66,8 +66,9 @@ PIECE_BYTES = 65_536
 #: Lines before the body, those of interim answers included; a head has a few dozen.
 HEAD_LINES = 500
 
-#: Bytes of those lines. What has more is parsed for a long time, into many times as much.
-HEAD_BYTES = 262_144
+#: All that is taken in for one request: head, answer, what frames it, and what is read
+#: ahead. The rest of a longer one costs neither memory nor anybody's volume.
+HEARD_BYTES = 524_288
 
 #: A reason is one line for a log and for `status`.
 REASON_CHARACTERS = 200
@@ -339,8 +340,8 @@ class _Request:
     began: bool = False
     #: Whether it left on a connection that had brought an answer before.
     reused: bool = False
-    #: Whether a byte has come back.
-    heard: bool = False
+    #: How many bytes have come back.
+    heard: int = 0
 
     @property
     def is_unheard(self) -> bool:
@@ -353,6 +354,12 @@ class _Request:
         if not left > 0:
             raise TimeoutError("the time for this request is over")
         return left
+
+    def hear(self, count: int) -> None:
+        """So many bytes more have come back."""
+        self.heard += count
+        if self.heard > HEARD_BYTES:
+            raise HTTPException("the answer does not end")
 
     def share(self, addresses: int) -> float:
         """Seconds for the first of so many addresses, so that a dead one leaves time for all."""
@@ -379,14 +386,14 @@ class _BoundedSocket(socket.socket):
         request = _under_way.get()
         self.settimeout(request.left())
         data = super().recv(*args, **kwargs)
-        request.heard |= bool(data)
+        request.hear(len(data))
         return data
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         request = _under_way.get()
         self.settimeout(request.left())
         count = super().recv_into(*args, **kwargs)
-        request.heard |= count > 0
+        request.hear(count)
         return count
 
     def sendall(self, data: Any, flags: int = 0) -> None:
@@ -407,14 +414,12 @@ class _Head:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._lines = 0
-        self._bytes = 0
         self.close = file.close
 
     def readline(self, limit: int) -> bytes:
         line = self._file.readline(limit)
         self._lines += 1
-        self._bytes += len(line)
-        if self._lines > HEAD_LINES or self._bytes > HEAD_BYTES:
+        if self._lines > HEAD_LINES:
             raise HTTPException("the head of the answer does not end")
         # An end before the first byte is http.client's to tell: nobody has answered.
         nothing = not line and self._lines == 1
@@ -442,15 +447,26 @@ class _Answer(HTTPResponse):
         finally:
             # It is None where http.client has closed it.
             self.fp = self.fp and file
-        # Where a line is no header urllib3 would log all that follows it, as a warning.
-        self.msg.defects.clear()
-        self.msg.set_payload("")
+        self._tidy()
 
     def _pass_over(self) -> None:
         if self.status == SWITCHING_PROTOCOLS:
             raise HTTPException("HTTP 101: another protocol, which nobody asked for")
         # Nothing is read again while there are headers.
         self.headers = self.msg = cast(HTTPMessage, None)
+
+    def _tidy(self) -> None:
+        """
+        Take away what urllib3 would stumble over, or complain about in the program's log
+        with each answer anew, and at whatever length the server likes.
+        """
+        self.headers.defects.clear()
+        self.headers.set_payload("")
+        # Nothing is unpacked here.
+        del self.headers["content-encoding"]
+        if self.chunked:
+            # It does not count then.
+            del self.headers["content-length"]
 
 
 class _BoundedConnection(HTTPConnection):

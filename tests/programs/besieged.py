@@ -93,12 +93,6 @@ class Host:
         (ledger,) = self.agent._store.queues()
         return [str(letter.reason) for letter in ledger.queue.dead_letters()]
 
-    def revive(self) -> None:
-        """Put back what was refused for good."""
-        (ledger,) = self.agent._store.queues()
-        with self.agent._store.working(), ledger.database.transact():
-            ledger.queue.restore([letter.id for letter in ledger.queue.dead_letters()])
-
     def drain(self) -> dict[str, Any]:
         """Deliver everything, waiting as long as the agent wants to; how things stand then."""
         for _ in range(200):

@@ -107,7 +107,7 @@ def _besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Besieged]:
         yield besieged
 
 
-def siege(besieged: Besieged, says: Says, passes: int = 3, dead: int = 0) -> dict[str, Any]:
+def siege(besieged: Besieged, says: Says, passes: int = 3) -> dict[str, Any]:
     """
     Have an endpoint that is known to be good answer like this for some passes, and then be
     good again; what came of it.
@@ -128,9 +128,6 @@ def siege(besieged: Besieged, says: Says, passes: int = 3, dead: int = 0) -> dic
     told["log"] = host.logged()
     bounded(told)
     assert told["pass"] < PATIENCE
-    if dead:
-        assert told["reasons"], "nothing was refused for good"
-        host("host.revive()")
     everything_arrived(besieged, first)
     return told
 
@@ -314,7 +311,7 @@ def test_a_bomb(besieged: Besieged, figure: Figure, status: int) -> None:
             # A 2xx means that the events have arrived, whatever else it says, but where
             # it is a page for people.
             answer = answer.replace(b"\r\n", b"\r\nContent-Type: text/html\r\n", 1)
-        told = siege(besieged, silence(answer, body), passes=2, dead=status == 413)
+        told = siege(besieged, silence(answer, body), passes=2)
         figure(encoding[:10], f"{told['grown'] // 1_024} KiB")
 
 
