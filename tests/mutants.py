@@ -133,6 +133,31 @@ def _rows_without_checksums() -> None:
     rows.crc32 = lambda data: 0  # type: ignore[attr-defined]
 
 
+def _syncs_nothing() -> None:
+    """What is called synced may be anywhere."""
+    configure: Any = Database._configure
+
+    def broken(self: Database, execute: Callable[..., Any]) -> None:
+        configure(self, execute)
+        execute("PRAGMA synchronous=OFF")
+
+    Database._configure = broken  # type: ignore[method-assign]
+    Journal.sync = lambda self: True  # type: ignore[method-assign]
+
+
+def _salvages_without_a_sync() -> None:
+    """A new generation takes the old one's place before it is on the disk."""
+    configure: Any = Database._configure
+
+    def broken(self: Database, execute: Callable[..., Any]) -> None:
+        configure(self, execute)
+        if not self._logged:
+            execute("PRAGMA synchronous=OFF")
+
+    Database._configure = broken  # type: ignore[method-assign]
+    system.file_sync = lambda path: None
+
+
 def _faults_are_called_damage() -> None:
     """Whatever is raised while the database is opened is believed to come of the data."""
     evidence.evidence = lambda path: None if "draft" in path.name else "it was said"
@@ -267,6 +292,8 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "living journals are taken for dead": _living_journals_are_taken_for_dead,
     "migrations numbered afterwards": _migrations_numbered_afterwards,
     "rows without checksums": _rows_without_checksums,
+    "syncs nothing": _syncs_nothing,
+    "salvages without a sync": _salvages_without_a_sync,
     "faults are called damage": _faults_are_called_damage,
     "seals that are not looked at": _seals_that_are_not_looked_at,
     "books that are not put right": _books_that_are_not_put_right,

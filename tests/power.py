@@ -20,7 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from random import Random
@@ -222,6 +222,53 @@ class Disk:
             return self._pending[: chance.randint(0, len(self._pending))]
         share = chance.random()
         return [one for one in self._pending if chance.random() < share]
+
+
+class State(NamedTuple):
+    """
+    What may be found after a cut.
+
+    Attributes:
+        where: After which call that was, and which of the states it is.
+        files: Names and contents.
+        marks: What the program has said until then.
+    """
+
+    where: str
+    files: dict[str, bytes]
+    marks: list[dict[str, Any]]
+
+
+def states(
+    calls: Sequence[Call],
+    names: Names,
+    each: int,
+    dice: Callable[[int, int], Random],
+    after: Container[int],
+) -> Iterator[State]:
+    """
+    What may be found if the power goes after any of some calls, each state once.
+
+    Args:
+        calls: As recorded.
+        names: How the file system keeps them.
+        each: How many states are tried after each; the first is what was synced alone.
+        dice: For one call and state.
+        after: Numbers of the calls.
+    """
+    disk, seen = Disk(names), set[int]()
+    for number, call in enumerate(calls):
+        if not disk.do(call) or number not in after:
+            continue
+        for state in range(each):
+            found = disk.after_a_cut(dice(number, state) if state else None)
+            # What was only tracked may be there or not.
+            said = sum("tracked" not in mark for mark in disk.marks)
+            fingerprint = hash((frozenset(found.items()), said))
+            if fingerprint not in seen:
+                seen.add(fingerprint)
+                where = f"cut after call {number}, state {state}: {call}"
+                yield State(where, found, list(disk.marks))
 
 
 def _set(names: dict[str, File], name: str, file: File | None) -> None:

@@ -4,12 +4,16 @@ What the tests that break things share.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from heap_agent._store import database
 
 SHIMS = Path(__file__).parents[1] / "shims"
 
@@ -41,3 +45,22 @@ def _faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _clock_shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Moves the wall clock and the boot clock, and names the boot."""
     return _built("clock", tmp_path_factory)
+
+
+@pytest.fixture(name="place")
+def _place(tmp_path: Path) -> Iterator[Path]:
+    """Where states are laid out: in memory, if there is such a place."""
+    memory = Path("/dev/shm")
+    place = memory / f"power-{os.getpid()}" if os.access(memory, os.W_OK) else tmp_path / "cut"
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(name="_versions")
+def _versions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Versions that a test has brought (updates.py) are forgotten."""
+    known = dict(database.MIGRATIONS)
+    monkeypatch.setattr(database, "SCHEMA_VERSION", database.SCHEMA_VERSION)
+    yield
+    database.MIGRATIONS.clear()
+    database.MIGRATIONS.update(known)

@@ -5,7 +5,7 @@ heirs, of children and parents, while events are dropped, while the schema chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import updates
 from killing import told
 from story import Story, expect, expect_dropped, read
 
-from heap_agent._store import database, outlook
+from heap_agent._store import outlook
 from heap_agent.testing import FakeClock
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "deaths.py"
@@ -105,16 +105,6 @@ def update(shim: Path, directory: Path, rounds: int, *mutant: str) -> int:
             except Exception as error:
                 raise AssertionError(f"after version {version}") from error
     return killed
-
-
-@pytest.fixture(name="_versions")
-def _versions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Versions that a test has brought are forgotten."""
-    known = dict(database.MIGRATIONS)
-    monkeypatch.setattr(database, "SCHEMA_VERSION", database.SCHEMA_VERSION)
-    yield
-    database.MIGRATIONS.clear()
-    database.MIGRATIONS.update(known)
 
 
 @pytest.mark.parametrize("group", range(trials.tries(1, 3)))

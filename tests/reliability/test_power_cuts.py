@@ -5,14 +5,13 @@ there, and no key ever stands for two events.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trials
-from power import Call, Disk, Names, lay_out, record
+from power import Call, Disk, Names, lay_out, record, states
 from story import Story, expect, expect_delivered
 
 from heap_agent._store.outlook import generations
@@ -23,15 +22,6 @@ TESTS = Path(__file__).parents[1]
 NORMAL = "absorb commits with NORMAL"
 
 Figure = Callable[[str, object], None]
-
-
-@pytest.fixture(name="place")
-def _place(tmp_path: Path) -> Iterator[Path]:
-    """Where states are laid out: in memory, if there is such a place."""
-    memory = Path("/dev/shm")
-    place = memory / f"power-{os.getpid()}" if os.access(memory, os.W_OK) else tmp_path / "cut"
-    yield place
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def live(shim: Path, tmp_path: Path, events: int, size: int, *mutant: str) -> list[Call]:
@@ -52,28 +42,21 @@ def cut(
     Returns:
         States that were looked at, and torn records in them.
     """
-    disk, seen, torn = Disk(names), set[int](), 0
-    for number, call in enumerate(calls):
-        if not disk.do(call) or number < begin:
-            continue
-        story = Story(disk.marks)
-        for state in range(each):
-            chance = trials.dice("cut", names.name, part, number, state) if state else None
-            found = disk.after_a_cut(chance)
-            fingerprint = hash((frozenset(found.items()), len(story.synced), len(story.sent)))
-            if fingerprint in seen:
-                continue
-            seen.add(fingerprint)
-            lay_out(place, found)
-            try:
-                clock = FakeClock()
-                clock.reboot()
-                torn += expect(place, story, story.synced, clock)
-                # SQLite's file may lose its last commits, and is never damaged.
-                assert [path.name for path in generations(place)] == ["queue-1.db"]
-            except Exception as error:
-                raise AssertionError(f"cut after call {number}, state {state}: {call}") from error
-    return len(seen), torn
+    number = torn = 0
+    dice = partial(trials.dice, "cut", names.name, part)
+    for state in states(calls, names, each, dice, range(begin, len(calls))):
+        story = Story(state.marks)
+        lay_out(place, state.files)
+        try:
+            clock = FakeClock()
+            clock.reboot()
+            torn += expect(place, story, story.synced, clock)
+            # SQLite's file may lose its last commits, and is never damaged.
+            assert [path.name for path in generations(place)] == ["queue-1.db"]
+        except Exception as error:
+            raise AssertionError(state.where) from error
+        number += 1
+    return number, torn
 
 
 def cut_and_deliver(
@@ -83,7 +66,7 @@ def cut_and_deliver(
     Cut the power after a share of the calls from one on, and deliver what is left; how
     often that was.
     """
-    disk, chance, states = Disk(names), trials.dice("deliver", names.name), 0
+    disk, chance, count = Disk(names), trials.dice("deliver", names.name), 0
     for number, call in enumerate(calls):
         if not disk.do(call) or number < begin or chance.random() >= share:
             continue
@@ -92,8 +75,8 @@ def cut_and_deliver(
             expect_delivered(place, Story(disk.marks))
         except Exception as error:
             raise AssertionError(f"cut after call {number}: {call}") from error
-        states += 1
-    return states
+        count += 1
+    return count
 
 
 def unlinking(calls: list[Call]) -> int:
@@ -117,11 +100,11 @@ def test_a_cut_at_every_call(
 ) -> None:
     """Whatever was not synced comes through or not, in any mixture."""
     calls = live(shim, tmp_path, trials.tries(24, 120), trials.tries(100, 9_000))
-    states, torn = cut(calls, names, place, trials.tries(2, 6), part=part)
+    number, torn = cut(calls, names, place, trials.tries(2, 6), part=part)
     figure("calls", len(calls))
-    figure("states", states)
+    figure("states", number)
     figure("torn records", torn)
-    assert states > len(calls) // 2 and torn
+    assert number > len(calls) // 2 and torn
 
 
 @pytest.mark.parametrize("names", Names)
@@ -131,9 +114,9 @@ def test_a_cut_while_a_part_is_unlinked(
     """Events are in the part or in the database, whichever of the two comes through."""
     calls = live(shim, tmp_path, 40, 9_000)
     gone = unlinking(calls)
-    states, _ = cut(calls[: gone + 12], names, place, trials.tries(6, 200), begin=gone - 12)
-    figure("states", states)
-    assert states > 20
+    number, _ = cut(calls[: gone + 12], names, place, trials.tries(6, 200), begin=gone - 12)
+    figure("states", number)
+    assert number > 20
 
 
 @pytest.mark.parametrize("names", Names)
@@ -142,9 +125,9 @@ def test_delivery_after_a_cut(
 ) -> None:
     """An agent that comes up afterwards sends the rest, and no key with another body."""
     calls = live(shim, tmp_path, 24, 100)
-    states = cut_and_deliver(calls, names, place, trials.tries(10, 100) / 100)
-    figure("states", states)
-    assert states
+    number = cut_and_deliver(calls, names, place, trials.tries(10, 100) / 100)
+    figure("states", number)
+    assert number
 
 
 def test_no_call_is_overlooked(shim: Path, tmp_path: Path) -> None:
