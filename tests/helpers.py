@@ -122,6 +122,19 @@ def opened(
         store.close()
 
 
+def heir(directory: Path, endpoint: str, clock: FakeClock | None = None) -> Agent:
+    """An agent for what another one has left: it delivers when it is told to, and all at once."""
+    return Agent(
+        "11",
+        directory=directory,
+        endpoint=endpoint,
+        interval=3600,
+        identity_budget=None,
+        app_budget=None,
+        clock=clock,
+    )
+
+
 class Interrupted(Exception):
     """What a signal handler raises."""
 

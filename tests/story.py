@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers import balanced, opened
+from helpers import balanced, heir, opened
 
-from heap_agent import Agent
 from heap_agent._core.events import Kind
 from heap_agent._core.state import is_identity
 from heap_agent._store.event_queue import RECORDED
@@ -116,15 +115,7 @@ def expect_delivered(directory: Path, story: Story) -> None:
     clock.reboot()
     with (
         Collector() as collector,
-        Agent(
-            "11",
-            directory=directory,
-            endpoint=collector.url,
-            interval=3600,
-            identity_budget=None,
-            app_budget=None,
-            clock=clock,
-        ) as agent,
+        heir(directory, collector.url, clock) as agent,
     ):
         agent.track("Recorded", {"n": -1})
         assert agent.flush(30), agent.status()

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 import trials
-from helpers import balanced
+from helpers import balanced, heir
 
 from heap_agent import Agent
 from heap_agent.testing import Collector
@@ -133,14 +133,7 @@ def live(shim: Path, directory: Path, endpoint: str, fault: Fault | None, *mutan
 
 def assert_nothing_is_missing(life: Life, directory: Path, collector: Collector) -> int:
     """Deliver what is left on a sound disk, and compare; how many events were lost."""
-    with Agent(
-        "11",
-        directory=directory,
-        endpoint=collector.url,
-        interval=3600,
-        identity_budget=None,
-        app_budget=None,
-    ) as agent:
+    with heir(directory, collector.url) as agent:
         assert agent.flush(30), agent.status()
         balanced(agent)
         found = agent.status()

@@ -18,9 +18,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 import trials
-from helpers import ANN, ANN_NAMED, balanced, opened, track
+from helpers import ANN, ANN_NAMED, balanced, heir, opened, track
 
-from heap_agent import Agent
 from heap_agent._core.events import Actor
 from heap_agent.testing import Collector, FakeClock
 
@@ -134,15 +133,7 @@ def arrived(directory: Path) -> Arrived:
     others: set[str] = set()
     with (
         Collector() as collector,
-        Agent(
-            "11",
-            directory=directory,
-            endpoint=collector.url,
-            interval=3_600,
-            identity_budget=None,
-            app_budget=None,
-            clock=clock,
-        ) as agent,
+        heir(directory, collector.url, clock) as agent,
     ):
         assert agent.flush(30), agent.status()
         # Books that do not balance are put right when the database is looked at, once a boot.
