@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from heap_agent._core.bounds import Bounds
+from heap_agent._core.seldom import Seldom
 from heap_agent._store import outlook
 from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, remove_database
 from heap_agent._store.journal import Journal
@@ -52,8 +53,7 @@ class Room:
         self.bounds = bounds
         self._directory = directory
         self._journal = journal
-        self._dropped = 0  # events, not yet told
-        self._dropped_told: float | None = None
+        self._dropped = Seldom(_LOG_DROPS_EVERY)
 
     def measure(self) -> Measured:
         """
@@ -139,12 +139,8 @@ class Room:
         """
         Say in the log, now and then, that events were dropped.
         """
-        self._dropped += events
-        now = time.monotonic()
-        told = self._dropped_told
-        if self._dropped and (told is None or now - told >= _LOG_DROPS_EVERY):
-            _log.warning("the queue is full: the %d oldest events were dropped", self._dropped)
-            self._dropped, self._dropped_told = 0, now
+        if told := self._dropped.add(events, time.monotonic()):
+            _log.warning("the queue is full: the %d oldest events were dropped", told)
 
     def _sizes(self) -> outlook.Sizes:
         return outlook.Sizes() if self._directory is None else outlook.sizes(self._directory)

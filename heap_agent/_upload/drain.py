@@ -27,6 +27,7 @@ from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.limits import TRACK_PATH
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import FROZEN
+from heap_agent._core.seldom import Seldom
 from heap_agent._store.absorb import BATCH, REPORT, Absorbed, Request
 from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, remember
 from heap_agent._store.event_queue import DROPPED
@@ -136,8 +137,7 @@ class Drain:
         self._nudged = -math.inf
         self._stopping = threading.Event()
         self._complained: Answer | None = None
-        self._untold = 0  # rows that died since the log last spoke of any
-        self._silent_until = -math.inf
+        self._deaths = Seldom(_DEATHS_APART)
         self.last_error: str | None = None
         self.last_delivery: int | None = None
 
@@ -510,7 +510,10 @@ class Drain:
         self._unsettled = None
         ledger.queue.set_in_flight(())
         if verdict.bury:
-            self._tell_of_the_dead(len(verdict.bury), outcome)
+            # Somebody may refuse each event of a whole day.
+            told = self._deaths.add(len(verdict.bury), self._now())
+            if told:
+                _log.warning("Heap refused %d row(s) for good (%s): dead letters", told, outcome)
         if verdict.ack and self._report_losses is not None:
             self._tell_losses(ledger)
 
@@ -549,17 +552,6 @@ class Drain:
                 "endpoint and proxy",
                 self.last_error,
             )
-
-    def _tell_of_the_dead(self, rows: int, outcome: Outcome) -> None:
-        """
-        A line at most so often: somebody may refuse each event of a whole day.
-        """
-        self._untold += rows
-        if self._now() >= self._silent_until:
-            _log.warning(
-                "Heap refused %d row(s) for good (%s): dead letters", self._untold, outcome
-            )
-            self._untold, self._silent_until = 0, self._now() + _DEATHS_APART
 
     def _report(self, ledger: Ledger, outcome: Outcome, verdict: Verdict) -> None:
         """
