@@ -28,7 +28,7 @@ from heap_agent.testing import Collector, FakeClock
 PROGRAM = Path(__file__).parents[1] / "programs" / "changes.py"
 
 #: States that are tried after a call.
-EACH = trials.tries(2, 6)
+EACH = trials.tries(2, 4)
 
 Figure = Callable[[str, object], None]
 
@@ -160,7 +160,7 @@ def _updated(_versions: None) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("names", Names)
-@pytest.mark.parametrize(("look", "most"), [(salvaged, trials.tries(30, 400)), (delivered, 4)])
+@pytest.mark.parametrize(("look", "most"), [(salvaged, trials.tries(12, 250)), (delivered, 4)])
 def test_a_cut_while_a_database_is_salvaged(
     lives: Lives, place: Path, names: Names, look: Look, most: int, figure: Figure
 ) -> None:
@@ -178,7 +178,7 @@ def test_a_cut_while_the_schema_changes(
 ) -> None:
     """It is of one version or of the other."""
     calls = lives("update")
-    most = trials.tries(30, 400)
+    most = trials.tries(12, 250)
     number = cut(calls, names, place, updated, begin=changed(calls), most=most)
     figure("states", number)
     assert number >= most // 2
@@ -192,7 +192,7 @@ def test_a_cut_after_opting_out(
     """Whoever has opted out stays so, and what was recorded before does not leave."""
     calls = lives(change)
     look = partial(silent, gone=change == "purge")
-    most = trials.tries(8, 100)
+    most = trials.tries(5, 50)
     number = cut(calls, names, place, look, begin=changed(calls), most=most)
     figure("states", number)
     assert number >= most // 2
