@@ -18,7 +18,10 @@ from heap_agent._store.properties import UNREADABLE, Properties
 from heap_agent._store.seals import unsound
 from heap_agent._store.timeline import Timeline
 
-#: Small tables whose rows have seals. (Facets have, too: what was said of consent is kept.)
+#: Small tables whose rows have seals. (Facets have, too: what was said of consent is kept; and
+#: what is known of clocks, and was told of losses.) Counters and all other memos do without:
+#: no key, time or name is made of one. Books that do not balance are put right, an id that
+#: was given out already is refused, budgets and waits are checked when they are taken up.
 _SEALED: Final = ("position", "boot", "step", "person")
 
 #: Rows that live in memory only have ids from here on.

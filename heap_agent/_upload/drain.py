@@ -32,7 +32,9 @@ from heap_agent._store.absorb import BATCH, REPORT, Absorbed, Request
 from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, remember
 from heap_agent._store.event_queue import DROPPED
 from heap_agent._store.ledger import Ledger
+from heap_agent._store.properties import UNREADABLE
 from heap_agent._store.rows import Stored
+from heap_agent._store.seals import seal, unseal
 from heap_agent._store.store import FLUSH, Store
 
 _log = logging.getLogger("heap_agent.upload")
@@ -624,12 +626,16 @@ class Drain:
             if name.startswith(DROPPED) and name != DROPPED + "purged"
         }
         rows = ledger.database.query("SELECT value FROM memo WHERE name = ?", (_REPORTED,))
-        told: dict[str, int] = json.loads(rows[0][0]) if rows else {}
-        news = {name: number - told.get(name, 0) for name, number in lost.items()}
+        told = unseal(rows[0][0]) if rows else "{}"
+        # A note that is damaged says nothing: better to be silent than to tell all again.
+        known = lost if told is None else json.loads(told)
+        news = {name: number - known.get(name, 0) for name, number in lost.items()}
         news = {name: number for name, number in news.items() if number > 0}
-        if news:
+        if news or told is None:
             with ledger.database.transact() as execute:
-                remember(execute, _REPORTED, json.dumps(lost))
+                remember(execute, _REPORTED, seal(json.dumps(lost)))
+                ledger.queue.add({UNREADABLE: int(told is None)})
+        if news:
             self._report_losses(news)
             self._add_requests_of(self.absorb())
 

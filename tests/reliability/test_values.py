@@ -118,7 +118,7 @@ def change(directory: Path, place: Place, chance: Random) -> bool:
 def another(value: int | str | bytes, chance: Random) -> int | str | bytes:
     """With one bit flipped: of a number any, of a text one that leaves it a text."""
     if isinstance(value, int):
-        return value ^ (1 << chance.randrange(44))
+        return value ^ (1 << chance.randrange(63))
     text = bytearray(value.encode() if isinstance(value, str) else value)
     text[chance.randrange(len(text))] ^= 1 << chance.randrange(4)
     return text.decode("utf-8", "replace") if isinstance(value, str) else bytes(text)
@@ -189,3 +189,43 @@ def test_a_changed_value(template: Path, tmp_path: Path, figure: Figure) -> None
         except Exception as error:
             raise AssertionError(f"after a change of {place}") from error
     figure("values that were changed", changed)
+
+
+@pytest.mark.parametrize("change", ["': 5', ': 1'", "':', ';'"])
+def test_what_was_told_of_losses(state_dir: Path, change: str) -> None:
+    """Losses that were told are not told again, though the note of that is damaged."""
+    with opened(state_dir, FakeClock()) as store:
+        (ledger,) = store.queues()
+        ledger.queue.add({"recorded": 5, "dropped.full": 5})
+    assert losses(state_dir) == [{"dropped_full": 5}]
+    with closing(sqlite3.connect(state_dir / "queue-1.db")) as database, database:
+        changed = database.execute(
+            f"UPDATE memo SET value = replace(value, {change}) WHERE name = 'losses_reported'"
+        )
+        assert changed.rowcount == 1
+    assert losses(state_dir) == []
+    with opened(state_dir, FakeClock()) as store:
+        (ledger,) = store.queues()
+        assert store.books().counts["unreadable"] == 1
+        ledger.queue.add({"recorded": 2, "dropped.full": 2})
+    assert losses(state_dir) == [{"dropped_full": 2}]
+
+
+def losses(directory: Path) -> list[dict[str, Any]]:
+    """What an agent tells of losses while it delivers an event."""
+    with (
+        Collector() as collector,
+        Agent(
+            "11",
+            directory=directory,
+            endpoint=collector.url,
+            interval=3_600,
+            report_losses=True,
+            clock=FakeClock(time.time()),
+        ) as agent,
+    ):
+        agent.track("Recorded")
+        assert agent.flush(30), agent.status()
+        assert agent.flush(30), agent.status()
+        balanced(agent)
+        return [dict(event.properties) for event in collector.events("Heap Agent Losses")]
