@@ -20,6 +20,7 @@ import pytest
 import trials
 from helpers import ANN, ANN_NAMED, balanced, heir, opened, track
 
+from heap_agent import Agent
 from heap_agent._core.events import Actor
 from heap_agent.testing import Collector, FakeClock
 
