@@ -64,7 +64,8 @@ class Caller:
 
 @pytest.fixture(name="caller", params=["anonymous", "known"])
 def _caller(make_agent: Callable[..., Agent], request: pytest.FixtureRequest) -> Caller:
-    agent = make_agent()
+    # While a sync is under way a write lets go of the interpreter.
+    agent = make_agent(sync_interval=3600)
     common = SHOP if request.param == "known" else {}
     if common:
         agent.add_event_properties(common)
