@@ -64,12 +64,13 @@ class Caller:
 
 @pytest.fixture(name="caller", params=["anonymous", "known"])
 def _caller(make_agent: Callable[..., Agent], request: pytest.FixtureRequest) -> Caller:
-    # While a sync is under way a write lets go of the interpreter.
     agent = make_agent(sync_interval=3600)
     common = SHOP if request.param == "known" else {}
     if common:
         agent.add_event_properties(common)
         agent.identify("alice@example.com")
+    # While a sync is under way a write lets go of the interpreter.
+    assert agent.sync()
 
     def track() -> None:
         agent.track("Album Opened", ALBUM)
