@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -171,16 +171,13 @@ class Books(NamedTuple):
             backlog=backlog,
         )
 
-    def with_waiting(self, walls: Collection[int], counts: Counter[str]) -> Books:
+    def with_waiting(self, events: int, oldest: int | None, counts: Counter[str]) -> Books:
         """
         These, events that were not absorbed yet, and counts that came with them.
         """
         counts = Counter(counts)
-        counts[RECORDED] += len(walls)
-        waiting = Books(
-            counts=counts, queued=len(walls), rows=len(walls), oldest=min(walls, default=None)
-        )
-        return self.plus(waiting)
+        counts[RECORDED] += events
+        return self.plus(Books(counts=counts, queued=events, rows=events, oldest=oldest))
 
 
 # -- one look -----------------------------------------------------------------------
@@ -198,9 +195,45 @@ class _Snapshot:
         self.books = Books()
 
 
-def _look(
-    directory: Path, *, books: bool, refusals: int = _TRIES
-) -> tuple[_Snapshot, list[tuple[str, str, Record | int]]]:
+class _Waiting:
+    """
+    What waits in the journals, as far as anybody asks: a backlog is not held in memory.
+
+    Attributes:
+        boots: In which it was recorded, oldest journals first.
+        changes: State records, each with its journal and boot.
+        counts: Of damaged records, and what others counted.
+        events: How many.
+        oldest: Wall time of the oldest of them, µs.
+    """
+
+    def __init__(self) -> None:
+        self.boots: dict[str, None] = {}
+        self.changes: list[tuple[str, str, Record]] = []
+        self.counts = Counter[str]()
+        self.events = 0
+        self.oldest: int | None = None
+
+    def add(self, journal: str, boot: str, chunk: Chunk) -> None:
+        """
+        Take in what was read of one part.
+        """
+        self.boots[boot] = None
+        if chunk.damaged:
+            self.counts.update({RECORDED: chunk.damaged, DROPPED + "damaged": chunk.damaged})
+        for record in chunk.records:
+            if record.kind == Kind.EVENT:
+                self.events += 1
+                if self.oldest is None or record.wall < self.oldest:
+                    self.oldest = record.wall
+            elif record.kind == Kind.STATE:
+                self.changes.append((journal, boot, record))
+            elif record.kind == Kind.COUNTS:
+                with suppress(ValueError):
+                    self.counts.update(loads(record.body))
+
+
+def _look(directory: Path, *, books: bool, refusals: int = _TRIES) -> tuple[_Snapshot, _Waiting]:
     """
     The database and the records behind it, of one moment.
 
@@ -230,7 +263,7 @@ def _look(
                 max(0, number - found.positions.get((id, tally.NUMBER), 0))
                 for id, number in tallies_after.items()
             )
-            return found, list(_unabsorbed(after, found))
+            return found, _waiting(after, found)
         except _Vanished:
             continue
         except OSError as error:
@@ -265,34 +298,30 @@ def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
         raise
 
 
-def _journals_alone(directory: Path) -> list[tuple[str, str, Record | int]]:
+def _journals_alone(directory: Path) -> _Waiting:
     for _ in range(_TRIES):
         with suppress(_Vanished, OSError):
-            return list(_unabsorbed(files.find_parts(directory), _Snapshot()))
-    return []
+            return _waiting(files.find_parts(directory), _Snapshot())
+    return _Waiting()
 
 
-def _unabsorbed(
-    journals_found: Mapping[str, list[PartFile]], database: _Snapshot
-) -> Iterator[tuple[str, str, Record | int]]:
+def _waiting(journals_found: Mapping[str, list[PartFile]], database: _Snapshot) -> _Waiting:
     """
-    ``(journal, boot id, record)`` behind the positions, oldest journals first; a
-    number stands for that many damaged records.
+    What stands behind the positions, oldest journals first.
     """
-    positions = database.positions
+    found, positions = _Waiting(), database.positions
     for journal in files.oldest_first(journals_found):
         for span in files.spans(journals_found[journal], positions):
             position = positions.get(span.part.place, span.begin)
             while (chunk := _chunk(span, position, database)) is not None:
                 if chunk.header is None:
                     break
-                if chunk.damaged:
-                    yield journal, chunk.header.boot_id, chunk.damaged
-                for record in chunk.records:
-                    yield journal, chunk.header.boot_id, record
+                if chunk.damaged or chunk.records:
+                    found.add(journal, chunk.header.boot_id, chunk)
                 if chunk.end <= position or not chunk.records:
                     break
                 position = chunk.end
+    return found
 
 
 def _chunk(span: Span, position: int, database: _Snapshot) -> Chunk | None:
@@ -331,19 +360,13 @@ def read_state(directory: Path, boot_id: str) -> State:
     Raises:
         DatabaseTrouble: The database cannot be read.
     """
-    found, records = _look(directory, books=False)
+    found, waiting = _look(directory, books=False)
     # As the owner will rank them, who may not have met some of these boots yet.
-    ordinals = rank_boots(
-        {boot_id: RUNNING, **found.boots}, (boot for _, boot, _ in records), boot_id
-    )
-    changes: list[tuple[Moment, Mapping[str, Any]]] = []
-    for journal, boot, record in records:
-        if not isinstance(record, int) and record.kind == Kind.STATE:
-            at = Moment(ordinals[boot], record.boot_clock, journal, record.sequence)
-            with suppress(ValueError):
-                changes.append((at, json.loads(record.body)))
-    for at, change in changes:
-        apply_change(found.state, change, at)
+    ordinals = rank_boots({boot_id: RUNNING, **found.boots}, waiting.boots, boot_id)
+    for journal, boot, record in waiting.changes:
+        at = Moment(ordinals[boot], record.boot_clock, journal, record.sequence)
+        with suppress(ValueError):
+            apply_change(found.state, json.loads(record.body), at)
     return found.state
 
 
@@ -360,23 +383,16 @@ def read_books(directory: Path, boot_id: str, *, refuses: bool = False) -> Books
         refuses: It is known that the disk refuses: it is asked once.
     """
     try:
-        found, records = _look(directory, books=True, refusals=1 if refuses else _REFUSALS)
+        found, waiting = _look(directory, books=True, refusals=1 if refuses else _REFUSALS)
     except DatabaseTrouble:
         # `trouble` says what is wrong; the journals can be counted all the same.
-        found, records = _Snapshot(), _journals_alone(directory)
+        found, waiting = _Snapshot(), _journals_alone(directory)
         with suppress(OSError):
             found.refused = sum(tally.read_tallies(directory).values())
     counts = Counter({RECORDED: found.refused, DROPPED + "full": found.refused})
-    walls = []
-    for _, _, record in records:
-        if isinstance(record, int):
-            counts.update({RECORDED: record, DROPPED + "damaged": record})
-        elif record.kind == Kind.EVENT:
-            walls.append(record.wall)
-        elif record.kind == Kind.COUNTS:
-            with suppress(ValueError):
-                counts.update(loads(record.body))
-    unabsorbed = Books(bytes=sizes(directory).total).with_waiting(walls, counts)
+    counts.update(waiting.counts)
+    unabsorbed = Books(bytes=sizes(directory).total)
+    unabsorbed = unabsorbed.with_waiting(waiting.events, waiting.oldest, counts)
     return found.books.plus(unabsorbed)
 
 

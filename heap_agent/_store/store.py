@@ -948,7 +948,7 @@ class Store:
                     walls.append(entry.wall_ns // 1000)
                 elif entry.kind == Kind.COUNTS:
                     counts.update(json.loads(entry.body))
-            return books.with_waiting(walls, counts)
+            return books.with_waiting(len(walls), min(walls, default=None), counts)
 
     def check(self) -> list[str]:
         """

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,27 @@ def test_a_count_that_is_no_number_counts_for_nothing(
         store.mend(0.0)
         assert store.books().counts["recorded"] == 1
         balanced(store)
+
+
+def test_a_look_holds_no_backlog_in_memory(tmp_path: Path, clock: FakeClock) -> None:
+    """However much waits in the journals: what they hold is counted part by part."""
+    peaks = []
+    for count in (2_000, 16_000):
+        directory = tmp_path / f"{count}"
+        directory.mkdir(mode=0o700)
+        journal = Journal(directory, clock.boot_id)
+        journal.open()
+        for number in range(count):
+            put_event(journal, clock, n=number, text="x" * 300)
+            if journal.full:
+                journal.rotate()
+        tracemalloc.start()
+        books = outlook.read_books(directory, clock.boot_id)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (books.queued, books.counts["recorded"]) == (count, count)
+        journal.close()
+    assert peaks[1] < 2 * peaks[0]
 
 
 def test_damage_that_nobody_has_read_yet_is_counted(state_dir: Path, clock: FakeClock) -> None:
