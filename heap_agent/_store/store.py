@@ -55,7 +55,7 @@ _log = logging.getLogger("heap_agent.store")
 #: from there.
 MEMORY_PATIENCE: Final = 10.0
 
-#: Seconds that a look waits for its turn.
+#: Seconds that a look waits for its turn while nothing moves on.
 _LOOKING_PATIENCE: Final = 1.0
 
 #: Seconds that a salvaged database is left alone, whatever SQLite says of it: what comes
@@ -115,6 +115,7 @@ class Store:
         #: fetched from there soon.
         self.delivers = True
         self._work = threading.RLock()
+        self._batches = 0  # how many were absorbed by this process
         self._held: HeldLock | None = None
         self._reserve = None if directory is None else Reserve(directory)
         self._bell = Bell(directory)
@@ -420,6 +421,11 @@ class Store:
         # holds that has interrupted a recording call: rather than wait for ever it is looked
         # without order. What is just being moved could then be seen twice.
         taken = self._work.acquire(timeout=_LOOKING_PATIENCE)
+        seen = -1
+        while not taken and not self.journal.held_here and seen != self._batches:
+            # As long as batches are absorbed it is only much.
+            seen = self._batches
+            taken = self._work.acquire(timeout=_LOOKING_PATIENCE)
         try:
             yield
         finally:
@@ -452,6 +458,7 @@ class Store:
                     self.ledger.timeline.tick(*self.now())
                 while True:
                     done = self._absorb_batch(self.ledger, freeze=freeze, little=little, some=some)
+                    self._batches += 1
                     total.records += done.records
                     total.damaged += done.damaged
                     total.state_changed |= done.state_changed
