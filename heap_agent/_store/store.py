@@ -130,6 +130,7 @@ class Store:
         self._salvaged: float | None = None
         self._state_is_lost = False
         self._replacing = False  # files that somebody removed
+        self._closed = False
         self._to_erase = False  # the log may hold what no copy may stay of
         self._logged: set[str] = set()
         self._said = count(1 << 62)  # sequence numbers of what this process says
@@ -155,8 +156,9 @@ class Store:
         if self.directory is None or self.ledger is not None or self._schema_is_newer:
             return self.ledger is not None
         with self._work:
-            if self.ledger is not None:
-                return True
+            if self.ledger is not None or self._closed:
+                # A keeper that a disk has held up may come after the end.
+                return self.ledger is not None
             try:
                 return self._take_over(self.directory)
             except DatabaseTrouble as error:
@@ -211,6 +213,7 @@ class Store:
             How many events only this process's memory has held, and end here.
         """
         with self._work:
+            self._closed = True
             self._record_counts()
             if not self._pressed and (self.journal.storage == "disk" or self._retry_at_the_end()):
                 self._return_to_disk()

@@ -20,6 +20,7 @@ import pytest
 from helpers import (
     ANN,
     ANN_NAMED,
+    MAX_BYTES,
     balanced,
     bodies,
     deliver,
@@ -514,6 +515,18 @@ def test_closing_brings_memory_to_the_disk(state_dir: Path, clock: FakeClock, di
 
         assert sorted(tracked(store)) == [1, 2]
         balanced(store)
+
+
+def test_a_closed_store_owns_nothing_any_more(state_dir: Path, clock: FakeClock) -> None:
+    """Whoever was held up, and comes after the end, does not take the directory again."""
+    store = Store(state_dir, clock, max_bytes=MAX_BYTES)
+    store.open()
+    store.close()
+
+    assert not store.try_to_own()
+    store.mend(0.0)
+    with opened(state_dir, clock) as another:
+        assert another.ledger is not None
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
