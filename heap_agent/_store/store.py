@@ -145,6 +145,7 @@ class Store:
         """
         Begin the journal, and become the owner if nobody is.
         """
+        self._closed = False
         self.journal.retry()
         self.try_to_own()
         self.room.cap_journal(self.ledger)
