@@ -111,7 +111,8 @@ def test_an_event_takes_few_bytecodes(caller: Caller) -> None:
     """As many as when the limit was set, and hardly more."""
     # 3.12 counts only from the second time on.
     _count_bytecodes(caller.track)
-    assert 250 < _count_bytecodes(caller.track) <= BYTECODES
+    # The least: the keeper may hold the lock for a moment.
+    assert 250 < min(_count_bytecodes(caller.track) for _ in range(5)) <= BYTECODES
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/io").exists(), reason="nobody counts here")

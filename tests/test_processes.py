@@ -113,8 +113,9 @@ def test_a_login_is_seen_by_the_others(
     user = one("agent.user_id")
     assert two("agent.user_id") == user
 
-    two('agent.identify("alice")')
+    # In this order: whoever knows the later one knows the earlier one.
     two('agent.add_event_properties({"screen": "front"})')
+    two('agent.identify("alice")')
     eventually(lambda: one("agent.identity") == "alice")
     assert one("agent.user_id") == user
     one('agent.track("Seen")')
