@@ -41,6 +41,9 @@ CHUNK_BYTES: Final = 262_144
 _DELETE: Final = "DELETE FROM entry WHERE id BETWEEN ? AND ?"
 _DELETE_EVENTS: Final = f"{_DELETE} AND kind = {int(Kind.EVENT)}"
 
+# What damage has made no number of counts for nothing, until the books are put right.
+_IS_COUNT: Final = "typeof(value) = 'integer'"
+
 _NEXT_ID: Final = "next_id"
 RECORDED: Final = "recorded"
 DELIVERED: Final = "delivered"
@@ -106,14 +109,7 @@ def read_counts(source: Queryable) -> Counter[str]:
     """
     The books, without the ids.
     """
-    counts = _counters(source)
-    del counts[_NEXT_ID]
-    return counts
-
-
-def _counters(source: Queryable) -> Counter[str]:
-    # What damage has made no number of counts for nothing, until the books are put right.
-    rows = source.query("SELECT name, value FROM counter WHERE typeof(value) = 'integer'")
+    rows = source.query(f"SELECT name, value FROM counter WHERE {_IS_COUNT} AND name != 'next_id'")
     return Counter(dict(rows))
 
 
@@ -577,7 +573,7 @@ class EventQueue:
             How many events were lost.
         """
         with self.database.transact() as execute:
-            execute("UPDATE counter SET value = 0 WHERE typeof(value) != 'integer'")
+            execute(f"UPDATE counter SET value = 0 WHERE NOT {_IS_COUNT}")
             newest = self._single(
                 "SELECT max((SELECT coalesce(max(id), 0) FROM entry), "
                 "(SELECT coalesce(max(id), 0) FROM dead))"
@@ -638,7 +634,10 @@ class EventQueue:
             self.settle_books()
 
     def _counter(self, name: str) -> int:
-        return _counters(self.database)[name]
+        rows = self.database.query(
+            f"SELECT value FROM counter WHERE {_IS_COUNT} AND name = ?", (name,)
+        )
+        return int(rows[0][0]) if rows else 0
 
     def _single(self, sql: str, *parameters: object) -> int:
         return int(self.database.query(sql, parameters)[0][0])
