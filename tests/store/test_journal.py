@@ -1081,6 +1081,22 @@ def test_recording_goes_on_while_a_copy_is_synced(
     assert journal.unsynced and journal.sync() and not journal.unsynced
 
 
+def retry_slowly(journal: Journal, disk: Disk, pause: float) -> threading.Thread:
+    """A thread that writes what waits to a disk that takes so long for each; it has begun."""
+    begun = threading.Event()
+
+    def slow_write(fd: int, data: bytes) -> int:
+        begun.set()
+        time.sleep(pause)
+        return os.write(fd, data)
+
+    disk.full, journal._write = False, slow_write
+    retrying = threading.Thread(target=journal.retry)
+    retrying.start()
+    assert begun.wait(30)
+    return retrying
+
+
 def test_recording_does_not_wait_for_what_was_refused_before(
     journal: Journal, state_dir: Path, disk: Disk
 ) -> None:
@@ -1088,17 +1104,7 @@ def test_recording_does_not_wait_for_what_was_refused_before(
     disk.full = True
     for number in range(2_000):
         put(journal, b"%d" % number)
-    begun = threading.Event()
-
-    def slow_write(fd: int, data: bytes) -> int:
-        begun.set()
-        time.sleep(0.005)
-        return os.write(fd, data)
-
-    disk.full, journal._write = False, slow_write
-    retrying = threading.Thread(target=journal.retry)
-    retrying.start()
-    assert begun.wait(30)
+    retrying = retry_slowly(journal, disk, 0.005)
 
     put(journal, b"2000")
 
@@ -1115,14 +1121,7 @@ def test_recording_without_end_does_not_keep_records_in_memory(
     disk.full = True
     for number in range(200):
         put(journal, b"%d" % number)
-
-    def slow_write(fd: int, data: bytes) -> int:
-        time.sleep(0.002)
-        return os.write(fd, data)
-
-    disk.full, journal._write = False, slow_write
-    retrying = threading.Thread(target=journal.retry)
-    retrying.start()
+    retrying = retry_slowly(journal, disk, 0.002)
     number = 200
     while retrying.is_alive() and number < 1_000:
         put(journal, b"%d" % number)
