@@ -23,6 +23,7 @@ from heap_agent._api import (
     clear_event_properties,
     disable_default_pairing_gesture,
     disable_visualizer_pairing_gesture,
+    enable_visualizer_pairing_gesture,
     flush,
     forget,
     identify,
@@ -63,12 +64,14 @@ __all__ = [
     "InvalidCall",
     "InvalidValue",
     "NotStarted",
+    "Pairing",
     "Status",
     "add_event_properties",
     "add_user_properties",
     "change_interval",
     "clear_event_properties",
     "disable_visualizer_pairing_gesture",
+    "enable_visualizer_pairing_gesture",
     "flush",
     "forget",
     "identify",
@@ -102,6 +105,7 @@ _ATTRIBUTES = {
 if TYPE_CHECKING:
     from heap_agent._aliases import Agent
     from heap_agent._status import Status
+    from heap_agent._view.visualizer import Pairing
 
     user_id: str | None
     userId: str | None
@@ -120,6 +124,8 @@ else:
             return _api.agent_class()
         if name == "Status":
             return _api.status_class()
+        if name == "Pairing":
+            return _api.pairing_class()
         if name == "__version__":
             from heap_agent._version import version
 

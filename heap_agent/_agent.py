@@ -13,14 +13,15 @@ import atexit
 import logging
 import math
 import os
+import signal
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from heap_agent import _config
@@ -28,7 +29,7 @@ from heap_agent._aside import aside
 from heap_agent._core import limits, repair, session, wire
 from heap_agent._core.encoder import dumps
 from heap_agent._core.events import Actor, Fault, Kind, Scalar
-from heap_agent._core.records import GIVEN
+from heap_agent._core.records import GIVEN, MENDED
 from heap_agent._core.session import Call, User
 from heap_agent._core.state import (
     BY_IDENTITY,
@@ -64,7 +65,9 @@ from heap_agent._store.store import FLUSH, Store
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
 if TYPE_CHECKING:
+    from heap_agent._pairings import Pairing, Pairings
     from heap_agent._status import Status
+    from heap_agent._view.device import InForce
 
 _log = logging.getLogger("heap_agent.agent")
 
@@ -93,6 +96,10 @@ _HINTS: Final = frozenset({"email_case"})
 
 #: Faults that are not counted as repairs.
 _UNMENDED: Final = _HINTS | {"empty_name"}
+
+#: Requests of other processes: to start a pairing, and to end it.
+PAIR: Final = "pair"
+UNPAIR: Final = "unpair"
 
 #: Stands for an app id where there is none.
 _NAMELESS: Final = "0"
@@ -154,6 +161,7 @@ class Agent:
         "_machine",
         "_muted",
         "_outbox",
+        "_pairings",
         "_problems",
         "_put",
         "_session",
@@ -163,6 +171,7 @@ class Agent:
         "_state",
         "_state_lock",
         "_store",
+        "_unlisten",
         "_unpublished",
         "_user",
         "_version",
@@ -208,7 +217,7 @@ class Agent:
         self._encode = self._wire.body
         self._interval = max(config.interval, limits.INTERVAL_MINIMUM)
         self._device = self._check_device_properties(config.device_properties)
-        self._complaints: set[tuple[str, str, str | None]] = set()
+        self._complaints: dict[tuple[str, str, str | None], str] = {}
         self._inherited: list[Store] = []
         self._muted = config.disabled or config.do_not_track or nameless
         self._ended = False
@@ -280,7 +289,10 @@ class Agent:
             allowed=self._may_send,
             state_changed=self._reload,
             report_losses=self._report_losses if config.report_losses else None,
+            services={PAIR: self._pair_for_others, UNPAIR: self._unpair_for_others},
         )
+        self._pairings: Pairings | None = None
+        self._unlisten: Callable[[], None] = lambda: None
         self._keeper = Keeper(
             self._store,
             Duties(
@@ -291,6 +303,7 @@ class Agent:
                 # After suspend, too, the sender would sleep on for what is left.
                 clock_jumped=self._outbox.hurry,
                 state_removed=self._restate,
+                signalled=lambda: self._visualizer.on_signal(),
             ),
             sync_interval=config.sync_interval,
             may_own=not config.do_not_track,
@@ -317,6 +330,8 @@ class Agent:
             )
         if not self._reload():
             self._keeper.reload_soon()
+        if self._config.pairing_signal:
+            self._listen_to_signal()
         self._start_keeper()
 
     def _start_keeper(self) -> None:
@@ -538,6 +553,8 @@ class Agent:
         if mended.data is None:
             self._store.journal.count("refused")
             return
+        if faults:
+            flags |= MENDED
         head = self._visit(boot_ns)
         self._put(_EVENT, flags, wall_ns, boot_ns, head + mended.data)
 
@@ -862,36 +879,132 @@ class Agent:
             self._replace_session()
             self._derive()
 
-    def start_ev_pairing(self) -> None:
+    # -- the Event Visualizer ---------------------------------------------------------
+
+    def start_ev_pairing(
+        self, *, bind: str = "127.0.0.1", port: int = 0, timeout: float | timedelta = 900.0
+    ) -> Pairing:
         """
-        Not available in this version.
+        Serve a page on which one browser can watch the events of this device as they
+        happen, where each stands, and how delivery goes. It asks for the code that is
+        returned here, and logged as a WARNING together with the URL; after five wrong
+        ones the pairing is over. A pairing that is running ends.
+
+        Recording costs no more meanwhile: the page reads the state directory.
+
+        Args:
+            bind: The IP address to listen on. Unless it is a loopback address the page
+                can be reached over the network, and is not encrypted.
+            port: 0 takes a free one.
+            timeout: Seconds until the pairing is over by itself.
+
+        Returns:
+            ``url``, ``code`` and ``expires``; at once, the page follows in a moment.
+            Where ``HEAP_AGENT_DISABLED`` is set, an empty one that has expired.
 
         Raises:
-            NotImplementedError: Always, but where the agent is disabled.
+            InvalidCall: An argument that is not as above, or after `shutdown`.
+            OSError: The port is taken, or the address is not this machine's.
         """
         if self._config.disabled:
-            return
-        raise NotImplementedError("the Event Visualizer is not part of this version")
+            none: Pairing = _pairings().Pairing("", "", datetime.now(timezone.utc))
+            return none
+        if self._ended:
+            raise InvalidCall("start_ev_pairing came after shutdown; start another agent")
+        return self._visualizer.start(bind, port, timeout)
 
     def stop_ev_pairing(self) -> None:
         """
-        Not available in this version.
-
-        Raises:
-            NotImplementedError: Always, but where the agent is disabled.
+        End the pairing, if there is one.
         """
-        if self._config.disabled:
-            return
-        raise NotImplementedError("the Event Visualizer is not part of this version")
+        if self._pairings is not None:
+            self._pairings.stop()
 
     def disable_visualizer_pairing_gesture(self) -> None:
         """
-        Have the agent ignore pairing gestures, from now on and after restarts.
+        Let nobody but the program itself start a pairing: ``heap-agent pair`` and
+        SIGUSR1 are ignored from now on, also after restarts and in every process on this
+        directory, until `enable_visualizer_pairing_gesture`. For production.
         """
+        self._set_gesture(False)
+
+    def enable_visualizer_pairing_gesture(self) -> None:
+        """
+        Let ``heap-agent pair``, and SIGUSR1 with ``pairing_signal``, start a pairing
+        again. That is so from the beginning.
+        """
+        self._set_gesture(True)
+
+    def _set_gesture(self, allowed: bool) -> None:
         if self._config.disabled:
             return
         with self._state_lock:
-            self._set({GESTURE: False})
+            if self._gesture_allowed() is not allowed:
+                self._set({GESTURE: allowed})
+
+    def _gesture_allowed(self) -> bool:
+        facet = self._state.facets.get(GESTURE)
+        return facet is None or facet.value is not False
+
+    @property
+    def _visualizer(self) -> Pairings:
+        made = self._pairings
+        if made is None:
+            module = _pairings()
+            device = module.AgentDevice(
+                self._store,
+                self._outbox,
+                status=lambda: self.status().as_dict(),
+                in_force=self._in_force,
+                mended=self._mended,
+            )
+            made = self._pairings = module.Pairings(device, self._gesture_allowed)
+        return made
+
+    def _pair_for_others(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._visualizer.on_request(arguments)
+
+    def _unpair_for_others(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.stop_ev_pairing()
+        return {}
+
+    def _in_force(self) -> InForce:
+        with self._state_lock:
+            state = self._state
+            found: InForce = _pairings().InForce(
+                self.user_id,
+                self.identity,
+                self.session_id,
+                state.event_properties(self._app_id),
+                self._device,
+                (state.purged, state.forgotten),
+            )
+            return found
+
+    def _mended(self, event: str) -> list[str]:
+        return [text for (what, *_), text in list(self._complaints.items()) if what == event]
+
+    def _listen_to_signal(self) -> None:
+        """
+        Have SIGUSR1 start a pairing, until `shutdown`. Whoever listened to it before is
+        called, too.
+        """
+        try:
+            before = signal.getsignal(signal.SIGUSR1)
+
+            def heard(number: int, frame: FrameType | None) -> None:
+                self._keeper.signal()
+                if callable(before):
+                    before(number, frame)
+
+            signal.signal(signal.SIGUSR1, heard)
+            self._unlisten = lambda: _restore_signal(heard, before)
+        except (AttributeError, ValueError) as error:
+            problem = f"pairing_signal: SIGUSR1 cannot be listened to here ({error})"
+            self._problems.append(problem)
+            _log.error("%s. It takes POSIX, and an agent that starts on the main thread", problem)
+
+    # -- pauses -----------------------------------------------------------------------
 
     def pause_delivery(self) -> None:
         """
@@ -1201,6 +1314,7 @@ class Agent:
             return
         wanted = self._config.shutdown_timeout if timeout is None else timeout
         seconds = _duration("timeout", wanted)
+        self._unlisten()
         with self._end_lock:
             if not self._ended:
                 self._ended = True
@@ -1231,6 +1345,7 @@ class Agent:
         # a lock that this needs, and nobody else could ever give it back.
         deadline = time.monotonic() + seconds
         self._attending = False
+        self.stop_ev_pairing()
         self._outbox.end()
         farewell: Callable[[], None] | None = None
         if not self._outbox.stop(seconds, self._say_farewell):
@@ -1331,7 +1446,7 @@ class Agent:
         if once in self._complaints or len(self._complaints) >= _COMPLAINTS:
             return
         # Before logging: a handler may call `track` with the same fault.
-        self._complaints.add(once)
+        self._complaints[once] = text % arguments if arguments else text
         _log.log(level, text, *arguments)
 
     def _report_losses(self, losses: Mapping[str, int]) -> None:
@@ -1363,6 +1478,13 @@ class Agent:
 
 def _random_id() -> str:
     return session.id_from(int.from_bytes(os.urandom(8), "little"))
+
+
+@late
+def _pairings() -> Any:
+    from heap_agent import _pairings
+
+    return _pairings
 
 
 @late
@@ -1402,6 +1524,16 @@ def _duration(argument: str, value: float | timedelta) -> float:
         )
     # No longer than any system can wait.
     return float(min(seconds, DURATION_MAXIMUM))
+
+
+def _restore_signal(ours: object, before: Any) -> None:
+    """
+    Give SIGUSR1 back, unless somebody else has taken it meanwhile. (Another thread than
+    the main one may not; then a signal finds an agent that has ended.)
+    """
+    with suppress(ValueError):
+        if signal.getsignal(signal.SIGUSR1) is ours:
+            signal.signal(signal.SIGUSR1, before)
 
 
 #: Agents of this process, to be told of a fork.

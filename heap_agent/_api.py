@@ -22,6 +22,7 @@ from heap_agent.exceptions import InvalidCall, NotStarted
 if TYPE_CHECKING:
     from heap_agent._aliases import Agent
     from heap_agent._status import Status
+    from heap_agent._view.visualizer import Pairing
 
 _lock = threading.RLock()
 _default: Agent | None = None
@@ -52,6 +53,16 @@ def status_class() -> type[Status]:
     from heap_agent._status import Status
 
     return Status
+
+
+@late
+def pairing_class() -> type[Pairing]:
+    """
+    `Pairing`, loaded with the first call.
+    """
+    from heap_agent._view.visualizer import Pairing
+
+    return Pairing
 
 
 @cache
@@ -181,19 +192,26 @@ def change_interval(seconds: float | timedelta) -> None:
     default_agent().change_interval(seconds)
 
 
-def start_ev_pairing() -> None:
-    """Not available in this version. See `Agent`."""
-    default_agent().start_ev_pairing()
+def start_ev_pairing(
+    *, bind: str = "127.0.0.1", port: int = 0, timeout: float | timedelta = 900.0
+) -> Pairing:
+    """Serve a page on which a browser can watch events as they happen. See `Agent`."""
+    return default_agent().start_ev_pairing(bind=bind, port=port, timeout=timeout)
 
 
 def stop_ev_pairing() -> None:
-    """Not available in this version. See `Agent`."""
+    """End the pairing. See `Agent`."""
     default_agent().stop_ev_pairing()
 
 
 def disable_visualizer_pairing_gesture() -> None:
     """Have the agent ignore pairing gestures. See `Agent`."""
     default_agent().disable_visualizer_pairing_gesture()
+
+
+def enable_visualizer_pairing_gesture() -> None:
+    """Have the agent heed pairing gestures again. See `Agent`."""
+    default_agent().enable_visualizer_pairing_gesture()
 
 
 def disable_default_pairing_gesture() -> None:
@@ -265,6 +283,7 @@ _VERBS = (
     start_ev_pairing,
     stop_ev_pairing,
     disable_visualizer_pairing_gesture,
+    enable_visualizer_pairing_gesture,
     flush,
     sync,
     status,

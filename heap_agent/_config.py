@@ -137,6 +137,9 @@ class Config(_options.Options, prefix=PREFIX):
         2.0, "Longest final delivery at exit.", minimum=0.0, exclusive=False
     )
     at_exit: bool = _options.switch(True, "Deliver once more when the program exits.")
+    pairing_signal: bool = _options.switch(
+        False, "SIGUSR1 starts the Event Visualizer (POSIX, agent on the main thread)."
+    )
     disabled: bool = _options.switch(False, "Every verb does nothing.")
     do_not_track: bool = _options.option(
         False,

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from heap_agent._aside import aside
@@ -30,7 +31,7 @@ from heap_agent._store.room import Measured
 from heap_agent._store.store import Store
 
 if TYPE_CHECKING:
-    from heap_agent._upload.drain import Drain, Sender
+    from heap_agent._upload.drain import Drain, Sender, Services
     from heap_agent._upload.scheduler import Scheduler
 
 #: Seconds after the start before anything of this is loaded, so that its imports do
@@ -55,6 +56,7 @@ class Outbox:
         allowed: Whether anything may leave now (consent, pauses).
         state_changed: As for `Drain`.
         report_losses: As for `Drain`.
+        services: As for `Drain`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Outbox:
         allowed: Callable[[], bool],
         state_changed: Callable[[], bool],
         report_losses: Callable[[Mapping[str, int]], None] | None,
+        services: Services = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._config = config
@@ -73,6 +76,7 @@ class Outbox:
         self._allowed = allowed
         self._state_changed = state_changed
         self._report_losses = report_losses
+        self._services = services
         self._lock = threading.RLock()
         # One step on a dict is whole, whoever interrupts whom.
         self._made: dict[str, Drain] = {}
@@ -125,6 +129,7 @@ class Outbox:
             allowed=self._allowed,
             state_changed=self._state_changed,
             report_losses=self._report_losses,
+            services=self._services,
         )
         if self._ended:
             drain.stop()

@@ -120,8 +120,8 @@ class Collector(Desk):
         deletion_seconds: float = 0.0,
     ) -> None:
         # Here, not above: who only wants the clock pays for no web server.
-        from heap_agent._tools.background import BackgroundServer
         from heap_agent._tools.collector_app import CollectorApp
+        from heap_agent._view.serving import BackgroundServer
 
         super().__init__(
             strict=strict,

@@ -1032,16 +1032,6 @@ def test_a_typo_in_the_environment_is_mended_by_set_app_id(
     assert [event.event for event in sent(server, agent)] == ["kept"]
 
 
-def test_pairing_is_not_part_of_this_version(start: MakeAgent) -> None:
-    """It says so; the switch for the gesture is kept."""
-    agent = start()
-    for verb in (agent.start_ev_pairing, agent.stop_ev_pairing):
-        with pytest.raises(NotImplementedError):
-            verb()
-    agent.disable_visualizer_pairing_gesture()
-    assert agent._state.facets["pairing_gesture"].value is False
-
-
 # -- consent and pauses --------------------------------------------------------------
 
 
@@ -1523,9 +1513,10 @@ def test_disabled_does_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         wrong: Any = Unshowable()
         agent.change_interval(wrong)
         agent.set_app_id(wrong)
-        agent.start_ev_pairing()
+        assert agent.start_ev_pairing(port=wrong).url == ""
         agent.stop_ev_pairing()
         agent.disable_visualizer_pairing_gesture()
+        agent.enable_visualizer_pairing_gesture()
         agent.opt_out()
         agent.opt_in()
         agent.pause_delivery()

@@ -69,10 +69,11 @@ def in_room(room: str) -> list[str]:
 
 # -- floors: what each room may import of this package --------------------------------
 
-CORE, STORE, UPLOAD, SERVER, TOOLS = (
+CORE, STORE, UPLOAD, VIEW, SERVER, TOOLS = (
     "heap_agent._core",
     "heap_agent._store",
     "heap_agent._upload",
+    "heap_agent._view",
     "heap_agent._server",
     "heap_agent._tools",
 )
@@ -86,6 +87,8 @@ FLOORS = {
     STORE: (STORE, CORE, ERRORS),
     TRANSPORT: (CORE, ERRORS),
     UPLOAD: (UPLOAD, STORE, CORE, ERRORS),
+    # What it shows is told to it: no agent, no options.
+    VIEW: (VIEW, UPLOAD, STORE, CORE, ERRORS),
     # No disk and no agent: a server has no queue.
     SERVER: (SERVER, TRANSPORT, CORE, ERRORS, *OPTIONS, "heap_agent._version"),
     "heap_agent.server": (SERVER, ERRORS),
@@ -142,7 +145,8 @@ def test_the_tools_are_on_top(module: str) -> None:
 
 def test_the_agent_does_not_know_who_uses_it() -> None:
     """Neither the functions nor the aliases are known below them."""
-    for module in ("heap_agent._agent", "heap_agent._outbox", "heap_agent._status"):
+    inner = ("_agent", "_outbox", "_pairings", "_status")
+    for module in (f"heap_agent.{name}" for name in inner):
         above = ("heap_agent._api", "heap_agent._aliases", "heap_agent.testing")
         assert [found for found in own(module) if within(found.name, *above)] == []
 
@@ -216,6 +220,8 @@ PURE = {
     "functools",
     "hashlib",
     "heapq",
+    "hmac",
+    "ipaddress",
     "itertools",
     "json",
     "math",
@@ -237,11 +243,12 @@ ONLY_IN = {
     "platformdirs": ("heap_agent._config",),
     "orjson": ("heap_agent._core.encoder",),
     "filelock": ("heap_agent._store",),
-    "uvicorn": (TOOLS,),
-    "starlette": (TOOLS,),
+    "uvicorn": (VIEW,),
+    "starlette": (VIEW, TOOLS),
+    "segno": (VIEW,),
     "click": (TOOLS,),
     "rich": (TOOLS,),
-    "asyncio": (TOOLS, "heap_agent._agent"),
+    "asyncio": (VIEW, TOOLS, "heap_agent._agent"),
 }
 
 

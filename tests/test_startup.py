@@ -185,6 +185,7 @@ def keeper_of(store: Store, look: Callable[[Measured], None] = lambda _: None) -
         absorb=lambda: store.absorb(freeze=False),
         clock_jumped=lambda: None,
         state_removed=lambda: None,
+        signalled=lambda: None,
     )
     return Keeper(store, duties, sync_interval=5.0)
 

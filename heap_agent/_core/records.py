@@ -49,6 +49,9 @@ GIVEN: Final = 1
 #: The timestamp has been settled already (a row that goes back into a journal).
 FROZEN: Final = 2
 
+#: A value of the event was at fault, and was mended or left out.
+MENDED: Final = 4
+
 # For the hot path, which does what `pack_record` does.
 pack_head = _HEAD.pack
 pack_checksum = _CHECKSUM.pack
@@ -86,7 +89,7 @@ class Record(NamedTuple):
 
     Attributes:
         kind: A `Kind`, or a number that a newer version wrote.
-        flags: `GIVEN` and `FROZEN` bits.
+        flags: `GIVEN`, `FROZEN` and `MENDED` bits.
         wall: Wall clock, µs since 1970.
         boot_clock: Clock that counts from boot and through suspend, µs.
         sequence: Number of the record in its journal.

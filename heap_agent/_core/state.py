@@ -111,7 +111,7 @@ def is_property(name: str) -> bool:
     """
     Whether a facet is an event property of any app, or their clearing.
     """
-    return name.startswith((_PROPERTY + ":", _CLEARED + ":"))
+    return is_cleared(name) or name.startswith(_PROPERTY + ":")
 
 
 def property_facet(app_id: str, key: str) -> str:
@@ -126,6 +126,20 @@ def cleared_facet(app_id: str) -> str:
     The name of the facet that says when all event properties were cleared.
     """
     return f"{_CLEARED}:{app_id}"
+
+
+def is_cleared(name: str) -> bool:
+    """
+    Whether a facet says that all event properties of an app were cleared.
+    """
+    return name.startswith(_CLEARED + ":")
+
+
+def property_in(name: str) -> str | None:
+    """
+    The event property that a facet holds; None for any other facet.
+    """
+    return name.split(":", 2)[2] if name.startswith(_PROPERTY + ":") else None
 
 
 def forgotten_facet(name: str) -> str:
@@ -233,6 +247,13 @@ class State:
         if facet is None or found is None or not self.allows(facet.at):
             return None
         return None if self.forgets(*found, facet.at) else found
+
+    def latest_app(self) -> str | None:
+        """
+        The app id that somebody was known in last; None where nobody was.
+        """
+        known = [(facet.at, name) for name, facet in self.facets.items() if is_identity(name)]
+        return max(known)[1].split(":", 2)[1] if known else None
 
     def event_properties(self, app_id: str) -> dict[str, Scalar]:
         """

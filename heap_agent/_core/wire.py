@@ -40,6 +40,10 @@ _OPEN: Final = b'{"timestamp":"'
 STAMP_BYTES: Final = 29
 STAMP_AT: Final = len(_OPEN)
 
+#: Where an event's idempotency key stands in its bytes, and how long it is.
+KEY_AT: Final = STAMP_AT + STAMP_BYTES + len('","idempotency_key":"')
+KEY_BYTES: Final = 29
+
 _EVENT: Final = b',"event":'
 _PROPERTIES: Final = b',"properties":'
 
@@ -429,6 +433,30 @@ def check_mapping(value: object, argument: str, *, optional: bool = False) -> Ma
 
 
 # -- stored bytes ------------------------------------------------------------------
+
+
+def as_sent(record: bytes, wall: int, writer: str, sequence: int) -> tuple[Actor, bytes]:
+    """
+    What becomes of an event's record if it is sent with the time that it has.
+
+    Args:
+        record: The body that `Wire.body` made, or that came back from a queue.
+        wall: µs since 1970.
+        writer, sequence: As in `idempotency_key`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    first, *lines = record.split(b"\n", 2)
+    actor, session_id = read_actor(first)
+    match lines:
+        case [whole]:
+            return actor, whole
+        case [name, properties]:
+            speaker = who(actor, session_id or "")
+            whole = complete(stamp(wall), writer.encode(), sequence, speaker, name, properties)
+            return actor, whole
+    raise ValueError("not an event")
 
 
 def restamp(body: bytes, wall: int) -> bytes:

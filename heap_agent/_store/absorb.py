@@ -21,7 +21,15 @@ from typing import Any, Final, NamedTuple
 from heap_agent._core.bounds import RECORD
 from heap_agent._core.encoder import loads
 from heap_agent._core.events import Actor, Kind
-from heap_agent._core.records import FROZEN, GIVEN, OVERHEAD, PartHeader, Record, holds_only
+from heap_agent._core.records import (
+    FROZEN,
+    GIVEN,
+    MENDED,
+    OVERHEAD,
+    PartHeader,
+    Record,
+    holds_only,
+)
 from heap_agent._core.state import (
     BY_IDENTITY,
     BY_USER_ID,
@@ -739,13 +747,14 @@ class _Batch:
                 if is_new and actor.identity is None:
                     absorber.properties.seen(actor, boot, boot_clock)
                 is_new = False
-                flags &= GIVEN | FROZEN
+                flags &= GIVEN | FROZEN | MENDED
                 true = wall
                 if self._freeze:
-                    if wall < right and not flags:
+                    settled = flags & (GIVEN | FROZEN)
+                    if wall < right and not settled:
                         true = absorber.timeline.place(wall, boot_clock, boot)
                         right = absorber.timeline.right_since(boot, readings)
-                    elif not flags:
+                    elif not settled:
                         latest = wall
                     flags |= FROZEN
                 if len(lines) == 2:

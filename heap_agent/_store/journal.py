@@ -188,7 +188,7 @@ class Journal:
 
         Args:
             kind: A `Kind`.
-            flags: `records.GIVEN`, `records.FROZEN`.
+            flags: `records.GIVEN`, `records.FROZEN`, `records.MENDED`.
             wall_ns: Wall clock.
             boot_ns: Boot clock.
             body: What it means depends on the kind.

@@ -49,6 +49,7 @@ class Duties(NamedTuple):
         clock_jumped: The wall clock was set, or the machine was suspended.
         state_removed: Somebody has removed our files; what is in force has to be
             recorded anew.
+        signalled: A signal has come that the program asked for.
     """
 
     state_changed: Callable[[], bool]
@@ -57,6 +58,7 @@ class Duties(NamedTuple):
     absorb: Callable[[], Absorbed]
     clock_jumped: Callable[[], None]
     state_removed: Callable[[], None]
+    signalled: Callable[[], None]
 
 
 class Keeper:
@@ -126,6 +128,12 @@ class Keeper:
         """
         self._inbox.put("sync")
 
+    def signal(self) -> None:
+        """
+        A signal has come. Re-entrant, and never waits.
+        """
+        self._inbox.put("signal")
+
     def stop(self, timeout: float, farewell: Callable[[], None] | None = None) -> bool:
         """
         End the thread, after one last call on it.
@@ -160,6 +168,8 @@ class Keeper:
                 held = True
             began = time.monotonic()
             try:
+                if "signal" in words:
+                    self._duties.signalled()
                 self._tick(began, urgent="sync" in words)
                 self._last_error = ""
             except Exception as error:  # the keeper must outlive whatever a disk does

@@ -318,6 +318,52 @@ def read_part(
     return Chunk(header, tuple(records), damaged, at + read, whole)
 
 
+class Tail(NamedTuple):
+    """
+    The last records of a part.
+
+    Attributes:
+        header: The part's header.
+        records: In order; those that cannot be read are left out.
+        end: Where to go on from.
+    """
+
+    header: PartHeader
+    records: tuple[Record, ...]
+    end: int
+
+
+def read_tail(path: Path, position: int, most: int) -> Tail | None:
+    """
+    Records of a part that is being written, from a position on; where more bytes follow
+    than are wanted, the last of them.
+
+    Args:
+        path: The part.
+        position: Where to begin; 0 means the first record.
+        most: Read so many bytes at most.
+
+    Returns:
+        None where it has gone, or its header is not there yet.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = unpack_header(file.read(_HEADER))
+            if header is None:
+                return None
+            at = max(position, header.size, os.fstat(file.fileno()).st_size - most)
+            file.seek(at)
+            data = file.read(most)
+    except FileNotFoundError:
+        return None
+    found = read_records(data, header, at=0, previous=-1, complete=False)
+    records = tuple(item._replace(end=at + item.end) for item in found if isinstance(item, Record))
+    return Tail(header, records, records[-1].end if records else position)
+
+
 def unread(path: Path, position: int) -> bytes:
     """
     The bytes of a part from a position on, 0 for its first record; none if the file

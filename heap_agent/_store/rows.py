@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
     Attributes:
         kind: EVENT, IDENTIFY or USER_PROPERTIES.
-        flags: `records.GIVEN`, `records.FROZEN`.
+        flags: `records.GIVEN`, `records.FROZEN`, `records.MENDED`.
         boot: Ordinal of the boot in which it was recorded.
         boot_clock: µs from boot.
         wall: µs since 1970, as recorded.

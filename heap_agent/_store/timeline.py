@@ -209,11 +209,18 @@ def boots(source: Queryable) -> dict[str, int]:
     return {boot_id: ordinal for ordinal, boot_id, _ in _boots(source)}
 
 
+def read_knowledge(source: Queryable) -> clock.Knowledge:
+    """
+    What is known of boots and clocks, for a reader.
+    """
+    return _load(source)[0]
+
+
 def _boots(source: Queryable) -> Iterator[Row]:
     return intact(source.query("SELECT ordinal, boot_id, mark, crc FROM boot"))
 
 
-def _load(database: Database) -> tuple[clock.Knowledge, clock.Tick | None]:
+def _load(database: Queryable) -> tuple[clock.Knowledge, clock.Tick | None]:
     rows = database.query("SELECT CAST(value AS BLOB) FROM memo WHERE name = ?", (_MEMO,))
     try:
         return _understood(json.loads(unseal(rows[0][0].decode()) or ""), database)
@@ -223,7 +230,7 @@ def _load(database: Database) -> tuple[clock.Knowledge, clock.Tick | None]:
 
 
 def _understood(
-    memo: Mapping[str, Any], database: Database
+    memo: Mapping[str, Any], database: Queryable
 ) -> tuple[clock.Knowledge, clock.Tick | None]:
     truths = {
         int(ordinal): clock.Truth(*fields) for ordinal, fields in memo.get("truths", {}).items()

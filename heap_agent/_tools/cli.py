@@ -11,11 +11,10 @@ know how anything is done: it reads what was typed, asks, and prints.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,22 +22,21 @@ import click
 
 from heap_agent import _config
 from heap_agent._options import DURATION_MAXIMUM
-from heap_agent._tools import arguments, bulk_cli, bulk_delete_cli
+from heap_agent._tools import arguments, bulk_cli, bulk_delete_cli, view_cli
 from heap_agent._tools.common import APP_ID as _APP_ID
 from heap_agent._tools.common import AS_JSON as _JSON
 from heap_agent._tools.common import ENDPOINT as _ENDPOINT
 from heap_agent._tools.common import INTERRUPTED as _INTERRUPTED
 from heap_agent._tools.common import NAME as _NAME
-from heap_agent._tools.common import Place as _Place
 from heap_agent._tools.common import Seconds as _Seconds
 from heap_agent._tools.common import Text as _Text
 from heap_agent._tools.common import complain as _complain
 from heap_agent._tools.common import fail as _fail
-from heap_agent._tools.common import given as _given
-from heap_agent._tools.common import missing_app_id as _missing_app_id
 from heap_agent._tools.common import note as _note
 from heap_agent._tools.common import one_line as _one_line
 from heap_agent._tools.common import print_json as _print_json
+from heap_agent._tools.guest import DIRECTORY as _DIRECTORY
+from heap_agent._tools.guest import existing, guest, last_word, load
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
 if TYPE_CHECKING:
@@ -97,12 +95,6 @@ def _open_missing_streams() -> None:
 # -- options that several commands share -----------------------------------------------
 
 _UNHEARD: Final = "the agent that delivers did not answer within 5 s; it will do it"
-
-_DIRECTORY: Final = click.option(
-    "--directory",
-    type=_Place(path_type=Path),
-    help="The state directory; by default that of the agent with this app id.",
-)
 
 
 @click.group(
@@ -216,7 +208,7 @@ def track(
         _check_event(event, moment)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    with _guest(place) as agent:
+    with guest(place) as agent:
         agent.track(event, given, timestamp=moment)
         reason = _why_not(agent)
         if as_json:
@@ -243,11 +235,11 @@ def identify(identity: str, as_json: bool, **place: Any) -> int:
     --json: identified, reason (where nothing was recorded, else null), app_id,
     user_id, identity, directory.
     """
-    with _guest(place) as agent:
+    with guest(place) as agent:
         agent.identify(identity)
         reason = _why_not(agent)
         if reason is None and agent.identity != identity:
-            _fail(_last_word(f"identity {identity!r} is refused"))
+            _fail(last_word(f"identity {identity!r} is refused"))
         if as_json:
             _print_json({"identified": reason is None, "reason": reason} | _who(agent))
         elif reason is None:
@@ -286,8 +278,8 @@ def status(check: bool, max_age: float | None, as_json: bool, **place: Any) -> i
     from heap_agent._tools import health
 
     check = check or max_age is not None
-    loaded = _load(place)
-    directory = _existing(loaded)
+    loaded = load(place)
+    directory = existing(loaded)
     found = health.examine(
         directory, loaded.config, loaded.problems, thorough=check, max_age=max_age
     )
@@ -333,14 +325,14 @@ def flush(timeout: float | None, as_json: bool, **place: Any) -> int:
     from heap_agent._status import look
     from heap_agent._store.system import Clock
 
-    loaded = _load(place)
-    directory = _existing(loaded)
+    loaded = load(place)
+    directory = existing(loaded)
 
     def books() -> Any:
         return look(directory, loaded.config, Clock(), ())
 
     before = books()
-    with _guest(place, nameless=True) as agent:
+    with guest(place, nameless=True) as agent:
         if agent.status().directory is None and not loaded.config.disabled:
             _fail(agent.status().problems[-1])
         empty = agent.flush(timeout) and not (loaded.config.disabled and before.queued)
@@ -402,8 +394,8 @@ def forget(
         raise click.UsageError("name the user by --identity or by --user-id, one of them.")
     if identity == "-":
         identity = _read_name()
-    loaded = _load(place)
-    directory = _existing(loaded)
+    loaded = load(place)
+    directory = existing(loaded)
     if not yes:
         _confirm_forgetting(directory)
 
@@ -411,7 +403,7 @@ def forget(
         return look(directory, loaded.config, Clock(), ()).dropped_by.get("purged", 0)
 
     before = purged()
-    with _guest(place, nameless=True) as agent:
+    with guest(place, nameless=True) as agent:
         done = agent.forget(identity=identity, user_id=user_id) and not loaded.config.disabled
         events = purged() - before
         if as_json:
@@ -498,51 +490,11 @@ def collector(port: int, host: str, as_json: bool) -> None:
         server.close()
 
 
-for _command in (*bulk_cli.COMMANDS, *bulk_delete_cli.COMMANDS):
+for _command in (*view_cli.COMMANDS, *bulk_cli.COMMANDS, *bulk_delete_cli.COMMANDS):
     _cli.add_command(_command)
 
 
 # -- the agent ----------------------------------------------------------------------------
-
-
-class _Notes(logging.Handler):
-    """Keeps what the agent logs, a line each."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-_notes = _Notes()
-
-
-@contextmanager
-def _guest(place: dict[str, Any], *, nameless: bool = False) -> Iterator[Agent]:
-    """
-    An agent that is gone in a moment and leaves the directory to its owner. What
-    it has to say is printed after the command has succeeded.
-    """
-    from heap_agent._agent import Agent
-
-    loaded = _load(place)
-    if loaded.config.app_id is None and not (nameless or loaded.config.disabled):
-        raise click.UsageError(_missing_app_id(loaded))
-    logger = logging.getLogger("heap_agent")
-    _notes.lines.clear()
-    logger.addHandler(_notes)
-    try:
-        agent = Agent(_guest=True, at_exit=False, **_given(place))
-        try:
-            yield agent
-        finally:
-            agent.shutdown(0)
-    finally:
-        logger.removeHandler(_notes)
-    for line in _notes.lines:
-        _note(line)
 
 
 def _why_not(agent: Agent) -> str | None:
@@ -609,36 +561,7 @@ def _check_event(event: str, moment: Any) -> None:
             raise ValueError(faults[0].detail)
 
 
-# -- configuration ------------------------------------------------------------------------
-
-
-def _load(place: dict[str, Any]) -> _config.Loaded:
-    return _config.load(_given(place))
-
-
-def _existing(loaded: _config.Loaded) -> Path:
-    """
-    The state directory of the agent that is meant; it must be there.
-    """
-    from heap_agent._tools.health import require_state
-
-    config = loaded.config
-    named = config.directory or config.app_id or config.app_name
-    if not named and not os.environ.get("STATE_DIRECTORY"):
-        raise click.UsageError(_missing_app_id(loaded, "--directory or "))
-    directory = _config.state_directory(config)
-    if directory is None:
-        raise click.UsageError("this user has no home directory; give --directory.")
-    directory = Path(os.path.realpath(directory))
-    require_state(directory)
-    return directory
-
-
 # -- printing -----------------------------------------------------------------------------
-
-
-def _last_word(otherwise: str) -> str:
-    return _notes.lines[-1] if _notes.lines else otherwise
 
 
 def _sentence(text: str) -> str:

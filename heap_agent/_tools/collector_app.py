@@ -14,9 +14,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from heap_agent._tools.background import BackgroundServer
 from heap_agent._tools.collector_desk import Desk
 from heap_agent._tools.collector_script import Admission, Drop, Hang, Reply
+from heap_agent._view.serving import BackgroundServer
 
 __all__ = ["CollectorApp"]
 

@@ -1,7 +1,9 @@
 """
-What people see on a terminal: the books, a status, the demo's report and progress.
+What people see on a terminal: the books, a status, the demo's report and progress, where
+a page is.
 
-Only this module and `bulk_progress` import rich. It must not know where its numbers come from.
+Only this module, `live` and `bulk_progress` import rich. It must not know where its
+numbers come from.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from heap_agent._tools.health import Health, duration
 
 if TYPE_CHECKING:
     from heap_agent._tools.demo import Result
+    from heap_agent._view.visualizer import Pairing
 
-__all__ = ["Bars", "bars", "show_demo", "show_health"]
+__all__ = ["Bars", "bars", "show_demo", "show_health", "show_pairing"]
 
 _BAD: Final = "bold red"
 _GOOD: Final = "green"
@@ -86,6 +89,24 @@ def show_demo(result: Result) -> None:
         verdict,
         *(Text(f"  ! {problem}", _BAD) for problem in result.problems),
         *([Text(f"  The directory is kept: {result.directory}")] if result.directory else []),
+    )
+
+
+def show_pairing(pairing: Pairing) -> None:
+    """
+    Print where a page is, and what it asks for.
+    """
+    # In its own colours: not every reader takes light squares on a dark ground.
+    code = Text(pairing.qr(), "bright_white on black")
+    _print(
+        Padding(code, (1, 0, 1, 2), expand=False),
+        _facts(
+            {
+                "open": pairing.url,
+                "code": pairing.code,
+                "until": pairing.expires.astimezone().isoformat(" ", "seconds"),
+            }
+        ),
     )
 
 

@@ -15,15 +15,17 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import attrs
 
 from heap_agent._core import wire
 from heap_agent._core.delivery import Delivery, Idle, Probe, Send, Verdict, Wait
 from heap_agent._core.events import Candidate, Kind
+from heap_agent._core.hour import Hour
 from heap_agent._core.limits import TRACK_PATH
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import FROZEN
@@ -43,6 +45,9 @@ MEMO: Final = "delivery"
 
 _REPORTED: Final = "losses_reported"
 
+#: The request of a process that wants dead letters sent once more.
+RETRY: Final = "retry"
+
 #: Seconds between two attempts of a flush that has time left.
 _FLUSH_PATIENCE: Final = 5.0
 
@@ -57,6 +62,29 @@ _DEATHS_APART: Final = 60.0
 
 #: Troubles after which waiting is our own choice, not the server's word.
 _OWN_CHOICE: Final = frozenset({Answer.UNAVAILABLE, Answer.CAPTIVE})
+
+
+#: What another process asks for, by its name: its arguments come in, the answer goes out.
+Services: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
+
+
+class Exchange(NamedTuple):
+    """
+    One request, and what came of it.
+
+    Attributes:
+        rows: What was sent; none with a probe.
+        verdict: What became of them.
+        outcome: The answer, or why there was none.
+        seconds: What it took.
+        wall: When it was over, µs since 1970.
+    """
+
+    rows: Sequence[Stored]
+    verdict: Verdict
+    outcome: Outcome
+    seconds: float
+    wall: int
 
 
 class Sender(Protocol):
@@ -100,6 +128,11 @@ class Drain:
             Returns whether that could be read; until it was, nothing leaves.
         report_losses: Told counts of lost events that Heap has not heard of,
             so that an event about them goes along; None: not reported.
+        services: What is done at once, on whichever thread hears of it.
+
+    Attributes:
+        hour: What the last sixty minutes were like, by the boot clock.
+        watch: Told of each request while somebody wants to know; must not raise or wait.
     """
 
     def __init__(
@@ -111,9 +144,13 @@ class Drain:
         allowed: Callable[[], bool],
         state_changed: Callable[[], bool],
         report_losses: Callable[[Mapping[str, int]], None] | None = None,
+        services: Services = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._delivery = delivery
+        self._services = {RETRY: self._retry, **services}
+        self.hour = Hour()
+        self.watch: Callable[[Exchange], None] | None = None
         self._make_sender = sender
         self._sender: Sender | None = None
         self._allowed = allowed
@@ -256,9 +293,44 @@ class Drain:
 
     def add_requests(self, requests: Iterable[Request]) -> None:
         """
-        Carry these out with the next pass.
+        Carry these out: at once, or, what has to do with delivering, with the next pass.
         """
-        self._requests.extend(requests)
+        for request in requests:
+            serve = self._services.get(request.what)
+            if serve is None:
+                self._requests.append(request)
+            else:
+                self._store.answer(request, serve(request.arguments))
+
+    def retry(self, ids: Collection[int] | None) -> int:
+        """
+        Put dead letters back into the queue, to be sent once more.
+
+        Args:
+            ids: Which; None for all.
+
+        Returns:
+            How many.
+
+        Raises:
+            DatabaseTrouble: The disk refuses.
+        """
+        with self._store.working():
+            ledger = self._store.ledger
+            return 0 if ledger is None else ledger.queue.restore(ids)
+
+    def _retry(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        ids = arguments.get("ids")
+        try:
+            return {"restored": self.retry(None if ids is None else [int(id) for id in ids])}
+        except (DatabaseTrouble, TypeError, ValueError) as error:
+            return {"restored": 0, "error": str(error)}
+
+    @property
+    def in_flight(self) -> frozenset[int]:
+        """Ids of the rows that are being sent."""
+        found = [ledger.queue.in_flight for ledger in self._store.queues()]
+        return frozenset().union(*found)
 
     def absorb(self) -> Absorbed:
         """
@@ -324,7 +396,7 @@ class Drain:
             None when nothing is left to send, else seconds to wait.
         """
         done = self._absorb_some()
-        self._add_requests_of(done)
+        self.add_requests(done.requests)
         self._nudge_for_others()
         refusing: list[Ledger] = []
         while not self._stopping.is_set() or deadline is not None:
@@ -349,7 +421,7 @@ class Drain:
                 # goes on and on this one would not end, with ever smaller requests.
                 return None
             done = self._absorb_some()
-            self._add_requests_of(done)
+            self.add_requests(done.requests)
             if not (done.records and self._may_send()):
                 return None
         return 0.0
@@ -429,7 +501,7 @@ class Drain:
         if not allowed:
             return Outcome(Answer.REACHED)
         outcome = self._timed(lambda: self._transport.probe(TRACK_PATH, timeout=timeout))
-        self._receive(outcome)
+        self._tell((), self._receive(outcome), outcome)
         return outcome
 
     def _send(self, ledger: Ledger, step: Send, timeout: float | None) -> float | None:
@@ -468,6 +540,7 @@ class Drain:
             ledger.queue.set_in_flight(())
             return None
         verdict = self._receive(outcome)
+        self._tell(rows, verdict, outcome)
         self._settle(_Unsettled(ledger, verdict, outcome))
         if verdict.ack and len(body) > WAL_BYTES // 4:
             # The log is of no use any more: what it holds of these rows need not be
@@ -499,6 +572,18 @@ class Drain:
         verdict = self._delivery.receive(self._now(), random.random(), outcome)
         self._note(outcome)
         return verdict
+
+    def _tell(self, rows: Sequence[Stored], verdict: Verdict, outcome: Outcome) -> None:
+        """
+        Say what a request was like, for whoever looks on.
+        """
+        seconds = self._round_trip / 1e6
+        accepted = sum(row.entry.kind is Kind.EVENT for row in rows) if verdict.ack else 0
+        good = outcome.answer in (Answer.ACCEPTED, Answer.REACHED)
+        self.hour.at(self._now()).request(good=good, events=accepted, seconds=seconds)
+        watch = self.watch
+        if watch is not None:
+            watch(Exchange(rows, verdict, outcome, seconds, self._store.now()[0]))
 
     def _settle(self, unsettled: _Unsettled) -> None:
         self._unsettled = unsettled
@@ -637,10 +722,7 @@ class Drain:
                 ledger.queue.add({UNREADABLE: int(told is None)})
         if news:
             self._report_losses(news)
-            self._add_requests_of(self.absorb())
-
-    def _add_requests_of(self, done: Absorbed) -> None:
-        self._requests.extend(done.requests)
+            self.add_requests(self.absorb().requests)
 
     def _answer_requests(self, empty: bool) -> None:
         if self._outdated:

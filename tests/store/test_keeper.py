@@ -75,6 +75,7 @@ def _start(state_dir: Path, clock: FakeClock) -> Iterator[Callable[..., Kept]]:
             absorb=absorb,
             clock_jumped=lambda: told.append("clock jumped"),
             state_removed=lambda: told.append("state removed"),
+            signalled=lambda: told.append("signalled"),
         )
         keeper = Keeper(store, duties, sync_interval=sync_interval, may_own=may_own)
         wake.append(keeper)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import PATIENCE, Result, arguments, environment
 from helpers import eventually
-from test_cli import PATIENCE, Result, arguments, environment
 
 from heap_agent._core.budget import Allowance
 from heap_agent._core.events import Kind

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import PATIENCE, environment
 from sybil import Sybil
 from sybil.example import Example
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
-from test_cli import PATIENCE, environment
 
 from heap_agent.testing import API_KEY, Collector
 

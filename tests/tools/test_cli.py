@@ -8,12 +8,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import PATIENCE, Command, Result, arguments, environment, running
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,93 +21,9 @@ from heap_agent import Agent
 from heap_agent._tools.arguments import parse_properties, parse_timestamp
 from heap_agent.testing import Collector
 
-#: Seconds for what takes a fraction of one; only a hang takes this long.
-PATIENCE = 60.0
-
 HEAVY = {"rich", "urllib3", "uvicorn", "starlette", "apscheduler"}
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Ctrl-C and pipes as POSIX has them")
-
-
-class Result:
-    """What a process left behind."""
-
-    def __init__(self, done: "subprocess.CompletedProcess[str]") -> None:
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
-
-    @property
-    def json(self) -> dict[str, Any]:
-        assert self.out.count("\n") == 1, self
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    @property
-    def sentence(self) -> str:
-        """The one line on standard error."""
-        assert self.err.count("\n") == 1 and "Traceback" not in self.err, self
-        return self.err.strip()
-
-    def __repr__(self) -> str:
-        return f"<exit {self.code}: {self.out!r} / {self.err!r}>"
-
-
-Command = Callable[..., Result]
-
-
-def environment(tmp_path: Path, changes: Mapping[str, str]) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("HEAP_AGENT_")
-        and name not in ("DO_NOT_TRACK", "STATE_DIRECTORY", "COLUMNS", "FORCE_COLOR")
-    }
-    home = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "states")}
-    return {**kept, **home, "XDG_CONFIG_HOME": str(tmp_path / "configuration"), **changes}
-
-
-def arguments(words: tuple[object, ...]) -> list[str]:
-    typed = (os.fsdecode(word) if isinstance(word, bytes) else str(word) for word in words)
-    return [sys.executable, "-m", "heap_agent", *typed]
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    def run(*words: object, **changes: str) -> Result:
-        return Result(
-            subprocess.run(
-                arguments(words),
-                env=environment(tmp_path, changes),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                timeout=PATIENCE,
-            )
-        )
-
-    return run
-
-
-@contextmanager
-def running(tmp_path: Path, *words: object, **changes: str) -> "Iterator[subprocess.Popen[str]]":
-    with subprocess.Popen(
-        arguments(words),
-        env=environment(tmp_path, changes),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "state"
 
 
 def agent_on(place: Path, collector: Collector, **options: Any) -> Agent:
@@ -146,7 +62,8 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("demo", "track", "identify", "status", "flush", "forget", "collector"):
+    names = ("demo", "track", "identify", "status", "flush", "forget", "collector")
+    for name in (*names, "pair", "view", "live"):
         assert f"\n  {name} " in done.stdout
 
 

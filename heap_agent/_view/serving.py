@@ -25,6 +25,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from heap_agent._view.listening import authority, bound, port_of
+
 __all__ = ["BackgroundServer"]
 
 #: Host and port, as in ``scope["client"]``; None where the platform cannot tell any more.
@@ -40,7 +42,7 @@ _BACKLOG: Final = 128
 #: uvicorn's own five seconds are shorter than a client's usual delivery interval.
 _KEEP_ALIVE_SECONDS: Final = 75
 
-_logger = logging.getLogger("heap_agent.collector")
+_logger = logging.getLogger("heap_agent.serving")
 _logger.addHandler(logging.NullHandler())
 
 
@@ -163,6 +165,9 @@ class BackgroundServer:
         port: Port to bind; 0 takes a free one, once and for all.
         certfile: PEM file of the certificate chain; with it the server speaks TLS.
         keyfile: PEM file of its key.
+        listener: A bound socket to be used instead of a new one.
+        name: Of the server's thread.
+        most: Connections at a time; beyond that the answer is 503. None: any number.
 
     Raises:
         OSError: The port is taken.
@@ -174,11 +179,17 @@ class BackgroundServer:
         port: int,
         certfile: str | os.PathLike[str] | None = None,
         keyfile: str | os.PathLike[str] | None = None,
+        *,
+        listener: socket.socket | None = None,
+        name: str = "heap-agent-collector",
+        most: int | None = None,
     ) -> None:
+        self._name = name
+        self._most = most
         self._tls = {"ssl_certfile": certfile, "ssl_keyfile": keyfile} if certfile else {}
         self._host = host
-        self._socket: socket.socket | None = _bound(host, port)
-        self._port: int = self._socket.getsockname()[1]
+        self._socket: socket.socket | None = listener or bound(host, port)
+        self._port = port_of(self._socket)
         self._release = weakref.finalize(self, self._socket.close)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -187,8 +198,7 @@ class BackgroundServer:
     @property
     def url(self) -> str:
         """Scheme, host and port, without a slash at the end."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._tls else 'http'}://{host}:{self._port}"
+        return f"{'https' if self._tls else 'http'}://{authority(self._host, self._port)}"
 
     @property
     def running(self) -> bool:
@@ -207,7 +217,7 @@ class BackgroundServer:
         if self._thread is not None:
             return
         self._connections = _Connections()
-        config = _Config(app, self._connections, **self._tls)
+        config = _Config(app, self._connections, limit_concurrency=self._most, **self._tls)
         # These two here, where an error reaches the caller, and not in the thread.
         config.load()
         self._reserve().listen(_BACKLOG)
@@ -215,7 +225,7 @@ class BackgroundServer:
         self._release.detach()
         server = _Server(config)
         thread = threading.Thread(
-            target=server.run, args=([listener],), name="heap_agent-collector", daemon=True
+            target=server.run, args=([listener],), name=self._name, daemon=True
         )
         thread.start()
         if not server.ready.wait(_START_SECONDS):
@@ -251,25 +261,9 @@ class BackgroundServer:
 
     def _reserve(self) -> socket.socket:
         if self._socket is None:
-            self._socket = _bound(self._host, self._port)
+            self._socket = bound(self._host, self._port)
             self._release = weakref.finalize(self, self._socket.close)
         return self._socket
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named outright: asyncio sets TCP_NODELAY only where a socket says that it is
-    # TCP, and without it every second answer takes 40 ms.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        # On Windows this option would let two programs share the port.
-        if os.name == "posix":
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 def _cut(transport: asyncio.Transport) -> None:

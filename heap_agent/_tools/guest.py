@@ -1,0 +1,102 @@
+"""
+Which directory a command means, and an agent that is gone in a moment.
+
+This module must not know what a command does there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from heap_agent import _config
+from heap_agent._tools.common import Place, given, missing_app_id, note
+
+if TYPE_CHECKING:
+    from heap_agent._agent import Agent
+
+__all__ = ["DIRECTORY", "existing", "guest", "last_word", "load"]
+
+DIRECTORY: Final = click.option(
+    "--directory",
+    type=Place(path_type=Path),
+    help="The state directory; by default that of the agent with this app id.",
+)
+
+
+class _Notes(logging.Handler):
+    """Keeps what the agent logs, a line each."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+_notes = _Notes()
+
+
+@contextmanager
+def guest(place: dict[str, Any], *, nameless: bool = False) -> Iterator[Agent]:
+    """
+    An agent that is gone in a moment and leaves the directory to its owner. What
+    it has to say is printed after the command has succeeded.
+    """
+    from heap_agent._agent import Agent
+
+    loaded = load(place)
+    if loaded.config.app_id is None and not (nameless or loaded.config.disabled):
+        raise click.UsageError(missing_app_id(loaded))
+    logger = logging.getLogger("heap_agent")
+    _notes.lines.clear()
+    logger.addHandler(_notes)
+    try:
+        agent = Agent(_guest=True, at_exit=False, **given(place))
+        try:
+            yield agent
+        finally:
+            agent.shutdown(0)
+    finally:
+        logger.removeHandler(_notes)
+    for line in _notes.lines:
+        note(line)
+
+
+def load(place: dict[str, Any]) -> _config.Loaded:
+    """
+    The configuration, with what was typed.
+    """
+    return _config.load(given(place))
+
+
+def existing(loaded: _config.Loaded) -> Path:
+    """
+    The state directory of the agent that is meant; it must be there.
+    """
+    from heap_agent._tools.health import require_state
+
+    config = loaded.config
+    named = config.directory or config.app_id or config.app_name
+    if not named and not os.environ.get("STATE_DIRECTORY"):
+        raise click.UsageError(missing_app_id(loaded, "--directory or "))
+    directory = _config.state_directory(config)
+    if directory is None:
+        raise click.UsageError("this user has no home directory; give --directory.")
+    directory = Path(os.path.realpath(directory))
+    require_state(directory)
+    return directory
+
+
+def last_word(otherwise: str) -> str:
+    """
+    What the agent of the last command has said in the end.
+    """
+    return _notes.lines[-1] if _notes.lines else otherwise
