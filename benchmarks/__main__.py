@@ -31,6 +31,7 @@ BENCHMARKS = {
     "startup": "benchmarks.startup",
     "memory": "benchmarks.memory",
     "idle": "benchmarks.idle",
+    "watched": "benchmarks.watched",
     "counts": "benchmarks.counts",
 }
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import backlog, delivery, disk, hot_path, join, live, peers, threads
+from benchmarks import backlog, delivery, disk, hot_path, join, live, peers, threads, watched
 from benchmarks.calls import BURST, timed_for
 
 
@@ -89,3 +89,12 @@ def test_first_calls_stand_apart() -> None:
     assert (row["median µs"], row["p99.9 µs"]) == (1.0, 1.0)
     assert (row["first: median µs"], row["first: p99 µs"]) == (9.0, 9.0)
     assert (row["calls"], row["requests meanwhile"]) == (50 * BURST, 3)
+
+
+def test_an_agent_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the four records, and is compared with the one that was never paired."""
+    for name, value in {"SECONDS": 0.05, "ROUNDS": 1, "WARM_UP": 0}.items():
+        monkeypatch.setattr(watched, name, value)
+    rows = {row["what"]: row for row in watched.run()}
+    assert [*rows] == [watched.NEVER, watched.ENDED, watched.WAITS, watched.WATCHED]
+    assert all(int(str(row["calls"])) > 0 for row in rows.values())
