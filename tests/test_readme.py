@@ -13,19 +13,21 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import heap_agent
 from heap_agent import _api
+from heap_agent._tools import cli
 from heap_agent.testing import Collector
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+VISUALIZER = ROOT / "docs" / "visualizer.md"
 
 if not README.exists():  # the suite without its checkout
     pytest.skip("there is no README beside the tests", allow_module_level=True)
 
 
-def examples() -> list[Any]:
-    """The Python blocks of the README."""
-    sybil = Sybil(parsers=[PythonCodeBlockParser()], pattern="README.md", path=str(ROOT))
-    document: Document = sybil.parse(README)
+def examples(path: Path = README) -> list[Any]:
+    """The Python blocks of a document."""
+    sybil = Sybil(parsers=[PythonCodeBlockParser()], pattern=path.name, path=str(path.parent))
+    document: Document = sybil.parse(path)
     return list(document.examples())
 
 
@@ -45,9 +47,11 @@ def _collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             _api._default, _api._options = None, {}
 
 
-@pytest.mark.parametrize("example", examples(), ids=lambda example: f"line-{example.line}")
+@pytest.mark.parametrize(
+    "example", [*examples(), *examples(VISUALIZER)], ids=lambda example: f"line-{example.line}"
+)
 def test_every_python_block_runs(example: Any, collector: Collector) -> None:
-    """Each block of Python in the README runs by itself, and its assertions hold."""
+    """Each block of Python runs by itself, and its assertions hold."""
     example.evaluate()
 
 
@@ -61,9 +65,28 @@ def test_the_first_example_delivers_what_it_says(collector: Collector) -> None:
     assert arrived[1].properties == {"tracks": 12, "shuffle": "true", "site": "Lyon 3"}
 
 
-def test_there_are_two_python_blocks() -> None:
-    """The README's examples are found at all."""
-    assert len(examples()) == 2
+def test_there_are_python_blocks() -> None:
+    """The examples are found at all."""
+    assert (len(examples()), len(examples(VISUALIZER))) == (2, 1)
+
+
+@pytest.mark.parametrize("document", [README, VISUALIZER], ids=lambda path: path.name)
+def test_commands_and_options_exist(document: Path) -> None:
+    """Whatever is typed after the program's name."""
+    typed = re.findall(r"heap-agent ([a-z-]+)([^`\n]*)", document.read_text("utf-8"))
+    assert typed
+    for name, rest in typed:
+        command = cli._cli.commands[name]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {*re.findall(r"(?<=\s)--[a-z-]+", rest)} <= known, name
+
+
+def test_pictures_are_there() -> None:
+    """Every picture that a document shows."""
+    for document in (README, VISUALIZER, ROOT / "ARCHITECTURE.md", ROOT / "RELIABILITY.md"):
+        text = document.read_text("utf-8")
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)|<img src=\"([^\"]+)", text):
+            assert (document.parent / "".join(picture)).exists(), (document.name, picture)
 
 
 def test_the_test_command_is_what_integration_runs() -> None:
@@ -95,11 +118,11 @@ def test_names_in_the_readme_exist() -> None:
 def test_links_lead_somewhere() -> None:
     """Every file that a document links to exists, and so does the heading."""
     names = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md")
-    for document in names:
+    for document in (*names, "docs/visualizer.md"):
         for target, _, heading in re.findall(
-            r"\]\(([A-Za-z_./]+\.md)(#([a-z-]+))?\)", (ROOT / document).read_text("utf-8")
+            r"\]\(([A-Za-z_./]*\.md)?(#([a-z-]+))?\)", (ROOT / document).read_text("utf-8")
         ):
-            text = (ROOT / target).read_text("utf-8")
+            text = (ROOT / document).parent.joinpath(target or Path(document).name).read_text()
             headings = [
                 re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
                 for line in text.splitlines()
