@@ -72,8 +72,8 @@ class AgentDevice:
         return self._store.now()
 
     def hour(self) -> Hour:
-        """Requests of this process."""
-        return self._outbox.drain.hour
+        """As far as this process has seen it."""
+        return self._store.hour
 
     def sending(self) -> Collection[int]:
         """Ids of the rows that this process is sending."""

@@ -39,6 +39,22 @@ def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
+def bytecodes(work: Callable[[], object]) -> int:
+    """How many of them a call takes in this thread, whatever they call included."""
+    count = 0
+
+    def watch(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return watch
+
+    sys.settrace(watch)
+    work()
+    sys.settrace(None)
+    return count
+
+
 def equation(books: outlook.Books) -> tuple[int, int]:
     """Both sides of: recorded = queued + delivered + dead + dropped."""
     dropped = sum(number for name, number in books.counts.items() if name.startswith(DROPPED))

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 import pytest
-from helpers import balanced, eventually
+from helpers import balanced, bytecodes, eventually
 
 from heap_agent import Agent
 from heap_agent._core import encoder
@@ -110,9 +110,9 @@ def test_an_agent_soon_keeps_hold_of_the_interpreter(make_agent: Callable[..., A
 def test_an_event_takes_few_bytecodes(caller: Caller) -> None:
     """As many as when the limit was set, and hardly more."""
     # 3.12 counts only from the second time on.
-    _count_bytecodes(caller.track)
+    bytecodes(caller.track)
     # The least: the keeper may hold the lock for a moment.
-    assert 250 < min(_count_bytecodes(caller.track) for _ in range(5)) <= BYTECODES
+    assert 250 < min(bytecodes(caller.track) for _ in range(20)) <= BYTECODES
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/io").exists(), reason="nobody counts here")
@@ -143,21 +143,6 @@ def _calls(work: Callable[[], None]) -> tuple[list[str], Counter[str]]:
     sys.setprofile(None)
     del functions["setprofile"]
     return frames, functions
-
-
-def _count_bytecodes(work: Callable[[], None]) -> int:
-    count = 0
-
-    def watch(frame: FrameType, event: str, arg: Any) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return watch
-
-    sys.settrace(watch)
-    work()
-    sys.settrace(None)
-    return count
 
 
 def _written() -> tuple[int, int]:

@@ -65,7 +65,7 @@ class Minute:
 
 class Hour:
     """
-    The last sixty minutes. One thread at a time changes it; any may read.
+    The last sixty minutes. Any thread may read; each number is changed by one.
     """
 
     def __init__(self) -> None:
@@ -84,10 +84,11 @@ class Hour:
         number = int(now // 60)
         found = self._minutes.get(number)
         if found is None:
-            kept = {known: old for known, old in self._minutes.items() if known > number - MINUTES}
-            kept[number] = found = Minute()
-            # Replaced in one step: whoever reads has the old ones or the new.
-            self._minutes = kept
+            # One step each: another thread may begin the same minute.
+            found = self._minutes.setdefault(number, Minute())
+            for known in list(self._minutes):
+                if known <= number - MINUTES:
+                    self._minutes.pop(known, None)
         return found
 
     def back(self, now: float) -> list[Minute]:

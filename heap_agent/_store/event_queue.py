@@ -542,6 +542,14 @@ class EventQueue:
         """
         return read_counts(self.database)
 
+    def waiting(self) -> int:
+        """
+        Events in the queue by the books, which takes no look at the rows.
+        """
+        counts = self.counts()
+        kept = counts[DELIVERED] + self.dead_count() + dropped_events(counts)
+        return max(0, counts[RECORDED] - kept)
+
     def check(self) -> list[str]:
         """
         Everything that is wrong with the database and its books; empty where

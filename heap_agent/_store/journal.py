@@ -175,6 +175,11 @@ class Journal:
 
     # -- the hot path --
 
+    @property
+    def records(self) -> int:
+        """How many have been put into this journal."""
+        return self._sequence
+
     def put(
         self,
         kind: int,

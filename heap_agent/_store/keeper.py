@@ -192,6 +192,7 @@ class Keeper:
                 stepped = ledger.timeline.tick(*store.now())
             if stepped or self._slept(now):
                 self._duties.clock_jumped()
+        store.note_hour()
         store.replace_removed(self._duties.state_removed)
         store.mend(now)
         self._sync(now, urgent)

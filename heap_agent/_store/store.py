@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from heap_agent._core.bounds import RECORD, Bounds
 from heap_agent._core.events import Actor, Kind
+from heap_agent._core.hour import Hour
 from heap_agent._core.state import Moment, State, Value
 from heap_agent._core.wire import actor_line
 from heap_agent._store import outlook, system
@@ -114,6 +115,9 @@ class Store:
         #: Deliveries succeed, or none has failed yet: what waits in the journals will be
         #: fetched from there soon.
         self.delivers = True
+        #: What this process has seen of the last sixty minutes, by the boot clock.
+        self.hour = Hour()
+        self._counted = 0
         self._work = threading.RLock()
         self._batches = 0  # how many were absorbed by this process
         self._held: HeldLock | None = None
@@ -360,6 +364,15 @@ class Store:
             counts = self.journal.take_counts()
             if counts:
                 self._record(Kind.COUNTS, json.dumps(counts).encode())
+
+    def note_hour(self) -> None:
+        """
+        Note how much was recorded since last asked (state, too, which is rare).
+        """
+        counted, self._counted = self._counted, self.journal.records
+        new = self._counted - counted
+        # Another journal begins with 0.
+        self.hour.at(self.now()[1] / 1e6).recorded += new if new >= 0 else self._counted
 
     # -- the bell --
 

@@ -25,7 +25,6 @@ import attrs
 from heap_agent._core import wire
 from heap_agent._core.delivery import Delivery, Idle, Probe, Send, Verdict, Wait
 from heap_agent._core.events import Candidate, Kind
-from heap_agent._core.hour import Hour
 from heap_agent._core.limits import TRACK_PATH
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import FROZEN
@@ -131,7 +130,6 @@ class Drain:
         services: What is done at once, on whichever thread hears of it.
 
     Attributes:
-        hour: What the last sixty minutes were like, by the boot clock.
         watch: Told of each request while somebody wants to know; must not raise or wait.
     """
 
@@ -149,7 +147,6 @@ class Drain:
         self._store = store
         self._delivery = delivery
         self._services = {RETRY: self._retry, **services}
-        self.hour = Hour()
         self.watch: Callable[[Exchange], None] | None = None
         self._make_sender = sender
         self._sender: Sender | None = None
@@ -196,6 +193,7 @@ class Drain:
             return self._delivery.policy.interval
         try:
             wait = self._run(None)
+            self._note_queue()
             self._answer_requests(wait is None)
             # Asked for now: it may have been changed during the pass.
             interval = self._delivery.policy.interval
@@ -580,10 +578,19 @@ class Drain:
         seconds = self._round_trip / 1e6
         accepted = sum(row.entry.kind is Kind.EVENT for row in rows) if verdict.ack else 0
         good = outcome.answer in (Answer.ACCEPTED, Answer.REACHED)
-        self.hour.at(self._now()).request(good=good, events=accepted, seconds=seconds)
+        self._store.hour.at(self._now()).request(good=good, events=accepted, seconds=seconds)
         watch = self.watch
         if watch is not None:
             watch(Exchange(rows, verdict, outcome, seconds, self._store.now()[0]))
+
+    def _note_queue(self) -> None:
+        """
+        Note how many events wait, as the books have it: rows need not be counted.
+        """
+        ledger = self._store.ledger
+        if ledger is not None:
+            with suppress(DatabaseTrouble):
+                self._store.hour.at(self._now()).queued = ledger.queue.waiting()
 
     def _settle(self, unsettled: _Unsettled) -> None:
         self._unsettled = unsettled

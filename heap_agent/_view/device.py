@@ -59,7 +59,7 @@ class Device(Protocol):
         """What stands on whatever is recorded next."""
 
     def hour(self) -> Hour:
-        """Requests in the last sixty minutes, by the boot clock."""
+        """What is known of the last sixty minutes from before, by the boot clock."""
 
     def sending(self) -> Collection[int]:
         """Ids of the rows that are being sent."""

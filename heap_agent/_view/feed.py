@@ -294,12 +294,12 @@ class Feed:
             if sighting.found is None:
                 return
             item = self._add(sighting.key, sighting.found, version)
+        elif item.place == _SENT:
+            return  # the sender has told so before its answer was written down
         elif sighting.standing is Standing.JOURNAL and item.row is not None:
             return  # a copy of a part: it is further on already
-        elif sighting.standing is Standing.GONE:
-            if item.place == _SENT:
-                return
-            place = _SENT if self._can_only_be_sent(item) else place
+        elif sighting.standing is Standing.GONE and self._can_only_be_sent(item):
+            place = _SENT
         item.place, item.changed = place, version
         item.stamp = sighting.stamp or item.stamp
         if sighting.row is not None:

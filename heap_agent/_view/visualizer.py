@@ -169,6 +169,7 @@ class _Session:
         code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}d}"
         self._keeper = Doorkeeper(code, self._pass, time.monotonic() + timeout)
         self._ending = threading.Event()
+        self._watch = Watch(device)
         port = port_of(listener)
         self._doors = Doors(bind, socket.gethostname())
         self.pairing = Pairing(
@@ -192,30 +193,29 @@ class _Session:
         self._thread.join(_PATIENCE)
 
     def _main(self) -> None:
-        watch = Watch(self._device)
         server = None
         try:
-            server = self._serve(watch)
+            server = self._serve()
             self._ending.wait(self._keeper.seconds_left(time.monotonic()))
             self._keeper.end()
             time.sleep(_FAREWELL)
         except Exception as error:  # whoever asked has gone on: it is told in the log
             _log.error("the page cannot be served: %s", error, exc_info=error)
         finally:
-            watch.stop()
+            self._watch.stop()
             if server is not None:
                 server.close()
             self._listener.close()
             self._over(self)
 
-    def _serve(self, watch: Watch) -> BackgroundServer:
+    def _serve(self) -> BackgroundServer:
         with undivided():
             from heap_agent._view.app import PageApp
             from heap_agent._view.serving import BackgroundServer
 
         app = PageApp(
             self._device,
-            watch,
+            self._watch,
             self._keeper,
             self._doors,
             secret=self._secret,
@@ -229,7 +229,7 @@ class _Session:
             name="heap-agent-page",
             most=_CONNECTIONS,
         )
-        watch.start()
+        self._watch.start()
         server.start(app)
         return server
 

@@ -180,15 +180,16 @@ class Watch:
         return round(ahead, 1) if abs(ahead) > _RIGHT else None
 
     def _minutes(self, now: float) -> list[dict[str, Any]]:
-        seen, sent = self.feed.hour.back(now), self._device.hour().back(now)
+        seen, known = self.feed.hour.back(now), self._device.hour().back(now)
         return [
             {
                 "ago": ago,
-                "recorded": here.recorded,
-                "queued": here.queued,
+                # Other processes' events are seen here, and those of before were there.
+                "recorded": max(here.recorded, there.recorded),
+                "queued": there.queued if here.queued is None else here.queued,
                 **_requests(there),
             }
-            for ago, (here, there) in enumerate(zip(seen, sent, strict=True))
+            for ago, (here, there) in enumerate(zip(seen, known, strict=True))
         ]
 
 

@@ -892,3 +892,19 @@ def test_user_properties_are_refused_at_the_hard_cap(store: Store, state_dir: Pa
     store.close()
     assert outlook.read_books(state_dir, store.clock.boot_id).counts["refused_user_properties"]
     store.open()
+
+
+def test_an_hour_is_remembered(state_dir: Path, clock: FakeClock) -> None:
+    """What was recorded in each minute, whatever becomes of the journal."""
+    with opened(state_dir, clock) as store:
+        store.note_hour()
+        for _ in range(3):
+            track(store)
+        store.note_hour()
+        clock.advance(60)
+        track(store)
+        store.note_hour()
+        store.note_hour()
+        minutes = store.hour.back(clock.boot_ns() / 1e9)
+        assert [minute.recorded for minute in minutes[:3]] == [1, 3, 0]
+        balanced(store)

@@ -164,6 +164,26 @@ def test_it_came_and_went(watcher: Watcher) -> None:
     assert news["left_out"] == 0
 
 
+def test_sent_is_sent(watcher: Watcher) -> None:
+    """The answer is told before it is written down: the row is seen once more, frozen."""
+    track(watcher.store)
+    watcher.absorb()
+    watcher.look()
+    ledger = watcher.store.ledger
+    assert ledger is not None
+    rows = ledger.queue.load([1])
+    with ledger.database.transact():
+        rows = ledger.queue.freeze(rows, ledger.timeline.settle)
+        ledger.timeline.save()
+    watcher.feed.exchanged(Exchange(rows, Verdict(ack=(1,)), ACCEPTED, 0.25, 0))
+    watcher.look()
+    watcher.look()
+    assert watcher.places == ["sent"]
+    watcher.queue.ack([1])
+    watcher.look()
+    assert watcher.places == ["sent"]
+
+
 def test_what_another_process_has_sent(watcher: Watcher) -> None:
     """Without its answer; nothing else can have become of it while nothing was dropped."""
     track(watcher.store)
