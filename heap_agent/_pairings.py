@@ -18,9 +18,9 @@ from typing import Any, Final
 from heap_agent._core.hour import Hour
 from heap_agent._options import DURATION_MAXIMUM
 from heap_agent._outbox import Outbox
-from heap_agent._store.database import DatabaseTrouble
+from heap_agent._store import dead
 from heap_agent._store.store import Store
-from heap_agent._upload.drain import RETRY, Exchange
+from heap_agent._upload.drain import Exchange
 from heap_agent._view.device import InForce
 from heap_agent._view.visualizer import Pairing, Visualizer
 from heap_agent.exceptions import InvalidCall
@@ -28,9 +28,6 @@ from heap_agent.exceptions import InvalidCall
 __all__ = ["AgentDevice", "InForce", "Pairing", "Pairings"]
 
 _log = logging.getLogger("heap_agent.visualizer")
-
-#: Seconds that the process that delivers has to answer.
-_PATIENCE: Final = 5.0
 
 #: What may be asked for in another process's words.
 _ARGUMENTS: Final = frozenset({"bind", "port", "timeout"})
@@ -81,19 +78,9 @@ class AgentDevice:
 
     def retry(self, rows: Sequence[int]) -> int:
         """Put dead letters back into the queue, here or in the process that delivers."""
-        if self._store.ledger is not None:
-            try:
-                restored = self._outbox.drain.retry(rows)
-            except DatabaseTrouble as error:
-                raise OSError(str(error)) from error
-            self._outbox.hurry()
-            return restored
-        answer = self._store.ask(RETRY, {"ids": list(rows)}, _PATIENCE)
-        if answer is None:
-            raise OSError("the process that delivers has not answered; it may still do it")
-        if "error" in answer:
-            raise OSError(answer["error"])
-        return int(answer["restored"])
+        restored = dead.order(self._store, dead.RETRY, list(rows), own=False)
+        self._outbox.hurry()
+        return restored
 
     def tap(self, watch: Callable[[Exchange], None] | None) -> None:
         """Have the sender tell of each request."""

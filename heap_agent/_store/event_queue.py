@@ -13,7 +13,7 @@ This module must not know journals, the network, or what time it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from heap_agent._core.events import Candidate, Kind
@@ -70,6 +70,7 @@ class DeadLetter(NamedTuple):
     Attributes:
         id: Its id in the queue, before and after.
         kind: What it is.
+        app_id, actor: Where it was to go, and on whose behalf.
         status: HTTP status of the refusal.
         reason: The beginning of the answer's body.
         died: When, µs since 1970.
@@ -79,6 +80,7 @@ class DeadLetter(NamedTuple):
     id: int
     kind: Kind
     app_id: str
+    actor: str
     status: int | None
     reason: str
     died: int
@@ -111,6 +113,33 @@ def read_counts(source: Queryable) -> Counter[str]:
     """
     rows = source.query(f"SELECT name, value FROM counter WHERE {_IS_COUNT} AND name != 'next_id'")
     return Counter(dict(rows))
+
+
+def read_dead(
+    source: Queryable, *, damaged: list[int], after: int = 0, limit: int = 1000
+) -> Iterator[DeadLetter]:
+    """
+    Dead letters, oldest first.
+
+    Args:
+        source: A database.
+        damaged: The ids of those that are not what was written are added to it.
+        after: Only those with a greater id.
+        limit: So many at most.
+    """
+    rows = source.query(
+        f"SELECT {COLUMNS}, status, reason, died FROM dead WHERE id > ? ORDER BY id LIMIT ?",
+        (after, limit),
+    )
+    for *row, status, reason, died in rows:
+        stored = from_row(tuple(row))
+        if stored is None:
+            damaged.append(row[0])
+            continue
+        entry = stored.entry
+        yield DeadLetter(
+            stored.id, entry.kind, entry.app_id, entry.actor, status, str(reason), died, entry.body
+        )
 
 
 def damaged_rows(source: Queryable) -> list[str]:
@@ -388,37 +417,27 @@ class EventQueue:
         """
         Dead letters, oldest first. Damaged ones are removed and counted.
         """
-        found, damaged = [], []
-        for *row, status, reason, died in self.database.query(
-            f"SELECT {COLUMNS}, status, reason, died FROM dead ORDER BY id LIMIT ?", (limit,)
-        ):
-            stored = from_row(tuple(row))
-            if stored is None:
-                damaged.append(row[0])
-            else:
-                entry = stored.entry
-                found.append(
-                    DeadLetter(
-                        stored.id, entry.kind, entry.app_id, status, reason, died, entry.body
-                    )
-                )
+        damaged: list[int] = []
+        found = list(read_dead(self.database, damaged=damaged, limit=limit))
         if damaged:
             self._remove_damaged(damaged)
         return found
 
-    def discard_dead(self, ids: Collection[int]) -> int:
+    def discard_dead(self, ids: Collection[int] | None) -> int:
         """
-        Delete dead letters by hand.
+        Delete dead letters by hand, all where no ids are given; how many there were.
         """
         with self.database.transact() as execute:
-            events = 0
+            if ids is None:
+                ids = [row[0] for row in self.database.query("SELECT id FROM dead")]
+            events = rows = 0
             for id in ids:
                 events += execute(
                     "DELETE FROM dead WHERE id = ? AND kind = ?", (id, int(Kind.EVENT))
                 ).rowcount
-                execute("DELETE FROM dead WHERE id = ?", (id,))
+                rows += execute("DELETE FROM dead WHERE id = ?", (id,)).rowcount
             self.add({DROPPED + "discarded": events})
-            return events
+            return events + rows
 
     # -- away --
 

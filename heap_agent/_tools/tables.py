@@ -9,10 +9,10 @@ numbers come from.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -21,13 +21,14 @@ from rich.table import Table
 from rich.text import Text
 
 from heap_agent._status import Status
+from heap_agent._tools.common import one_line
 from heap_agent._tools.health import Health, duration
 
 if TYPE_CHECKING:
     from heap_agent._tools.demo import Result
     from heap_agent._view.visualizer import Pairing
 
-__all__ = ["Bars", "bars", "show_demo", "show_health", "show_pairing"]
+__all__ = ["Bars", "bars", "show_dead", "show_demo", "show_health", "show_pairing"]
 
 _BAD: Final = "bold red"
 _GOOD: Final = "green"
@@ -90,6 +91,31 @@ def show_demo(result: Result) -> None:
         *(Text(f"  ! {problem}", _BAD) for problem in result.problems),
         *([Text(f"  The directory is kept: {result.directory}")] if result.directory else []),
     )
+
+
+def show_dead(letters: Sequence[Mapping[str, Any]], total: int) -> None:
+    """
+    Print dead letters, a row each.
+    """
+    if not letters:
+        _print(Text("Heap has refused nothing.", _GOOD))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("id", justify="right", no_wrap=True)
+    table.add_column("refused", no_wrap=True)
+    table.add_column("event", overflow="ellipsis", no_wrap=True, max_width=40)
+    table.add_column("who", overflow="ellipsis", no_wrap=True, max_width=24)
+    table.add_column("answer", overflow="fold")
+    for letter in letters:
+        who = letter["identity"] or f"anonymous {letter['user_id'] or ''}"
+        table.add_row(
+            str(letter["id"]),
+            Text(datetime.fromisoformat(letter["died"]).astimezone().isoformat(" ", "seconds")),
+            Text(one_line(str(letter["event"] or letter["kind"])), "bold"),
+            Text(one_line(who)),
+            Text(one_line(str(letter["reason"])), _BAD),
+        )
+    _print(table, Text(f"\n{len(letters):,} of {total:,} dead letters", _DIM))
 
 
 def show_pairing(pairing: Pairing) -> None:

@@ -15,8 +15,9 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -29,6 +30,7 @@ from heap_agent._core.limits import TRACK_PATH
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import FROZEN
 from heap_agent._core.seldom import Seldom
+from heap_agent._store import dead
 from heap_agent._store.absorb import BATCH, REPORT, Absorbed, Request
 from heap_agent._store.database import WAL_BYTES, DatabaseTrouble, remember
 from heap_agent._store.event_queue import DROPPED
@@ -43,9 +45,6 @@ _log = logging.getLogger("heap_agent.upload")
 MEMO: Final = "delivery"
 
 _REPORTED: Final = "losses_reported"
-
-#: The request of a process that wants dead letters sent once more.
-RETRY: Final = "retry"
 
 #: Seconds between two attempts of a flush that has time left.
 _FLUSH_PATIENCE: Final = 5.0
@@ -146,7 +145,11 @@ class Drain:
     ) -> None:
         self._store = store
         self._delivery = delivery
-        self._services = {RETRY: self._retry, **services}
+        self._services: Services = {
+            dead.RETRY: partial(self._change_dead, dead.RETRY),
+            dead.DISCARD: partial(self._change_dead, dead.DISCARD),
+            **services,
+        }
         self.watch: Callable[[Exchange], None] | None = None
         self._make_sender = sender
         self._sender: Sender | None = None
@@ -300,29 +303,13 @@ class Drain:
             else:
                 self._store.answer(request, serve(request.arguments))
 
-    def retry(self, ids: Collection[int] | None) -> int:
-        """
-        Put dead letters back into the queue, to be sent once more.
-
-        Args:
-            ids: Which; None for all.
-
-        Returns:
-            How many.
-
-        Raises:
-            DatabaseTrouble: The disk refuses.
-        """
-        with self._store.working():
-            ledger = self._store.ledger
-            return 0 if ledger is None else ledger.queue.restore(ids)
-
-    def _retry(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _change_dead(self, what: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         ids = arguments.get("ids")
         try:
-            return {"restored": self.retry(None if ids is None else [int(id) for id in ids])}
+            chosen = None if ids is None else [int(id) for id in ids]
+            return {"changed": dead.change(self._store, what, chosen)}
         except (DatabaseTrouble, TypeError, ValueError) as error:
-            return {"restored": 0, "error": str(error)}
+            return {"error": str(error)}
 
     @property
     def in_flight(self) -> frozenset[int]:

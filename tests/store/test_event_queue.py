@@ -195,7 +195,7 @@ def test_dead_letters_are_kept_with_their_reason(queue: EventQueue) -> None:
     ]
     assert (queue.count(), queue.dead_count()) == (0, 2)
     assert queue.restore([1]) == 1 and ids(queue) == [1]
-    assert queue.discard_dead([2, 3]) == 1
+    assert queue.discard_dead([2, 3]) == 2
     assert queue.restore() == 0
     assert queue.counts()["dropped.discarded"] == 1
 
