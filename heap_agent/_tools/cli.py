@@ -22,7 +22,14 @@ import click
 
 from heap_agent import _config
 from heap_agent._options import DURATION_MAXIMUM
-from heap_agent._tools import arguments, bulk_cli, bulk_delete_cli, dead_cli, view_cli
+from heap_agent._tools import (
+    arguments,
+    bulk_cli,
+    bulk_delete_cli,
+    config_cli,
+    dead_cli,
+    view_cli,
+)
 from heap_agent._tools.common import APP_ID as _APP_ID
 from heap_agent._tools.common import AS_JSON as _JSON
 from heap_agent._tools.common import ENDPOINT as _ENDPOINT
@@ -490,13 +497,9 @@ def collector(port: int, host: str, as_json: bool) -> None:
         server.close()
 
 
-for _command in (
-    *dead_cli.COMMANDS,
-    *view_cli.COMMANDS,
-    *bulk_cli.COMMANDS,
-    *bulk_delete_cli.COMMANDS,
-):
-    _cli.add_command(_command)
+for _module in (dead_cli, view_cli, config_cli, bulk_cli, bulk_delete_cli):
+    for _command in _module.COMMANDS:
+        _cli.add_command(_command)
 
 
 # -- the agent ----------------------------------------------------------------------------

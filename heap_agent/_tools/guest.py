@@ -21,7 +21,7 @@ from heap_agent._tools.common import Place, given, missing_app_id, note
 if TYPE_CHECKING:
     from heap_agent._agent import Agent
 
-__all__ = ["DIRECTORY", "existing", "guest", "last_word", "load"]
+__all__ = ["DIRECTORY", "existing", "guest", "last_word", "load", "meant"]
 
 DIRECTORY: Final = click.option(
     "--directory",
@@ -77,12 +77,10 @@ def load(place: dict[str, Any]) -> _config.Loaded:
     return _config.load(given(place))
 
 
-def existing(loaded: _config.Loaded) -> Path:
+def meant(loaded: _config.Loaded) -> Path:
     """
-    The state directory of the agent that is meant; it must be there.
+    The state directory of the agent that is meant, there or not.
     """
-    from heap_agent._tools.health import require_state
-
     config = loaded.config
     named = config.directory or config.app_id or config.app_name
     if not named and not os.environ.get("STATE_DIRECTORY"):
@@ -90,7 +88,16 @@ def existing(loaded: _config.Loaded) -> Path:
     directory = _config.state_directory(config)
     if directory is None:
         raise click.UsageError("this user has no home directory; give --directory.")
-    directory = Path(os.path.realpath(directory))
+    return Path(os.path.realpath(directory))
+
+
+def existing(loaded: _config.Loaded) -> Path:
+    """
+    The state directory of the agent that is meant; it must be there.
+    """
+    from heap_agent._tools.health import require_state
+
+    directory = meant(loaded)
     require_state(directory)
     return directory
 

@@ -25,10 +25,22 @@ from heap_agent._tools.common import one_line
 from heap_agent._tools.health import Health, duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from heap_agent._config import Row
     from heap_agent._tools.demo import Result
     from heap_agent._view.visualizer import Pairing
 
-__all__ = ["Bars", "bars", "show_dead", "show_demo", "show_health", "show_pairing"]
+__all__ = [
+    "Bars",
+    "bars",
+    "show_dead",
+    "show_demo",
+    "show_health",
+    "show_options",
+    "show_pairing",
+    "show_paths",
+]
 
 _BAD: Final = "bold red"
 _GOOD: Final = "green"
@@ -116,6 +128,37 @@ def show_dead(letters: Sequence[Mapping[str, Any]], total: int) -> None:
             Text(one_line(str(letter["reason"])), _BAD),
         )
     _print(table, Text(f"\n{len(letters):,} of {total:,} dead letters", _DIM))
+
+
+def show_options(rows: Iterable[Row], problems: Sequence[str]) -> None:
+    """
+    Print options with their values; those that somebody has set stand out.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("option", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("from", overflow="fold")
+    table.add_column("", overflow="fold", style=_DIM)
+    for row in rows:
+        style = "" if row.source == "default" else "bold"
+        value = f"{row.value} {row.unit}".rstrip()
+        texts = (row.name, value, row.source, row.help)
+        table.add_row(*(Text(one_line(text), style) for text in texts[:3]), Text(texts[3]))
+    _print(table, *(Text(f"  ! {one_line(problem)}", _BAD) for problem in problems))
+
+
+def show_paths(places: Iterable[tuple[str, Path]]) -> None:
+    """
+    Print where things are, or would be.
+    """
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
+    for name, path in places:
+        there = Text("there", _GOOD) if path.exists() else Text("not there", _DIM)
+        table.add_row(Text(f"  {name}", _DIM), Text(one_line(str(path))), there)
+    _print(table)
 
 
 def show_pairing(pairing: Pairing) -> None:
