@@ -3,6 +3,11 @@ The store as seen from outside: read-only, by any process, at any time.
 
 A look is one read transaction on the database, plus the records behind the
 positions that it names; if a part vanishes meanwhile the look is taken again.
+An owner takes parts away about as fast as they can be read. So what a journal
+holds is read before the transaction and remembered by position: in it there is
+only that to be read which the owner has begun and its writer has added since,
+and what a look has read once is not lost when it is taken again.
+
 This module must not write anything.
 """
 
@@ -13,8 +18,8 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -22,7 +27,7 @@ from typing import Any, Final, NamedTuple
 from heap_agent._core.clock import rank_boots
 from heap_agent._core.encoder import loads
 from heap_agent._core.events import Kind
-from heap_agent._core.records import Record
+from heap_agent._core.records import PartHeader, Record
 from heap_agent._core.state import CONSENT, Moment, State
 from heap_agent._store import parts as files
 from heap_agent._store import tally
@@ -40,6 +45,9 @@ RUNNING: Final = 1 << 40
 _TRIES: Final = 20
 _PAUSE: Final = 0.05
 
+#: So many parts are read within a transaction: to read them before takes one more.
+_FEW: Final = 8
+
 #: How often books that the disk refuses are asked for: it may be an owner that just closes
 #: them, while a disk goes on refusing. (Who is in force is asked for again and again.)
 _REFUSALS: Final = 3
@@ -48,7 +56,7 @@ _DATABASE: Final = re.compile(r"^queue-(\d+)\.db$")
 
 
 class _Vanished(Exception):
-    """A part was absorbed and unlinked during the look, or the database was busy."""
+    """A part was absorbed and unlinked during the look."""
 
 
 def database_path(directory: Path) -> Path:
@@ -186,12 +194,12 @@ class Books(NamedTuple):
 class _Snapshot:
     """What the database says; empty where there is none to be read."""
 
-    def __init__(self) -> None:
-        self.state = State()
-        self.positions: dict[Place, int] = {}
+    def __init__(self, reader: Reader | None = None) -> None:
+        self.state = State() if reader is None else load_state(reader)
+        self.positions: dict[Place, int] = {} if reader is None else load_positions(reader)
         self.refused = 0  # events that were refused and not yet counted there
         self.trouble: str | None = None  # why something was not read
-        self.boots: dict[str, int] = {}
+        self.boots: dict[str, int] = {} if reader is None else boots(reader)
         self.books = Books()
 
 
@@ -205,9 +213,11 @@ class _Waiting:
         counts: Of damaged records, and what others counted.
         events: How many.
         oldest: Wall time of the oldest of them, µs.
+        missed: Whether a part was gone before it was read.
     """
 
     def __init__(self) -> None:
+        self.missed = False
         self.boots: dict[str, None] = {}
         self.changes: list[tuple[str, str, Record]] = []
         self.counts = Counter[str]()
@@ -232,6 +242,45 @@ class _Waiting:
                 with suppress(ValueError):
                     self.counts.update(loads(record.body))
 
+    def join(self, other: _Waiting) -> None:
+        """
+        Take in what was read before.
+        """
+        self.boots.update(other.boots)
+        self.changes += other.changes
+        self.counts.update(other.counts)
+        self.events += other.events
+        walls = [wall for wall in (self.oldest, other.oldest) if wall is not None]
+        self.oldest = min(walls, default=None)
+
+
+class _Read(NamedTuple):
+    """
+    What some records of a part come to.
+
+    Attributes:
+        waiting: That.
+        end: Position to continue from.
+        last: Nothing more is there now.
+    """
+
+    waiting: _Waiting
+    end: int
+    last: bool
+
+
+class _Known(NamedTuple):
+    """
+    What was read of parts, and stays true.
+
+    Attributes:
+        headers: Of each.
+        reads: By part, position, and offset from which on a copy is read instead.
+    """
+
+    headers: dict[Place, PartHeader]
+    reads: dict[tuple[Place, int, int], _Read]
+
 
 def _look(directory: Path, *, books: bool, refusals: int = _TRIES) -> tuple[_Snapshot, _Waiting]:
     """
@@ -245,25 +294,14 @@ def _look(directory: Path, *, books: bool, refusals: int = _TRIES) -> tuple[_Sna
     Raises:
         DatabaseTrouble: The database stayed unreadable for a second, or the disk refused.
     """
+    known = _Known({}, {})
     trouble: DatabaseTrouble | None = None
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(_PAUSE)
-        before, tallies = files.find_parts(directory), tally.read_tallies(directory)
         try:
-            found = _snapshot(directory, books=books)
-            # Listed again: one that was absorbed after the database was read, and
-            # is gone before its turn, would be missing from both.
-            after, tallies_after = files.find_parts(directory), tally.read_tallies(directory)
-            if any(set(parts) - set(after.get(id, ())) for id, parts in before.items()):
-                continue
-            if tallies.keys() - tallies_after.keys():
-                continue
-            found.refused = sum(
-                max(0, number - found.positions.get((id, tally.NUMBER), 0))
-                for id, number in tallies_after.items()
-            )
-            return found, _waiting(after, found)
+            _read_ahead(directory, known)
+            return _moment(directory, known, books=books)
         except _Vanished:
             continue
         except OSError as error:
@@ -279,60 +317,122 @@ def _look(directory: Path, *, books: bool, refusals: int = _TRIES) -> tuple[_Sna
     raise trouble or DatabaseTrouble(Trouble.UNAVAILABLE, "the journals change too fast")
 
 
-def _snapshot(directory: Path, *, books: bool) -> _Snapshot:
+def _read_ahead(directory: Path, known: _Known) -> None:
+    """
+    Read what waits, if that is much, as far as it does not vanish.
+    """
+    journals = files.find_parts(directory)
+    if sum(map(len, journals.values())) > _FEW:
+        with _reading(directory) as reader:
+            found = _Snapshot(reader)
+        _waiting(journals, found, known)
+
+
+def _moment(directory: Path, known: _Known, *, books: bool) -> tuple[_Snapshot, _Waiting]:
+    """
+    One look.
+
+    Raises:
+        _Vanished: A part has gone before it was read.
+    """
+    before, tallies = files.find_parts(directory), tally.read_tallies(directory)
+    order = files.oldest_first(before)
+    with _reading(directory) as reader:
+        found = _Snapshot(reader)
+        # Listed again: of one that has gone meanwhile the database may know nothing
+        # any more, or not yet. The others it knows as they are.
+        after, tallies_after = files.find_parts(directory), tally.read_tallies(directory)
+        if any(set(parts) - set(after.get(id, ())) for id, parts in before.items()):
+            raise _Vanished
+        if tallies.keys() - tallies_after.keys():
+            raise _Vanished
+        found.refused = sum(
+            max(0, number - found.positions.get((id, tally.NUMBER), 0))
+            for id, number in tallies_after.items()
+        )
+        # Those that have come since are the newest.
+        journals = {id: after[id] for id in dict.fromkeys([*order, *after])}
+        waiting = _waiting(journals, found, known)
+        if waiting.missed:
+            raise _Vanished
+        if books and reader is not None:
+            # Last, because it takes long where much is queued.
+            found.books = read_queue(reader)
+    return found, waiting
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[Reader | None]:
+    """
+    The database as of one moment; None where there is nothing yet, or nothing that
+    this version can read.
+    """
     path = database_path(directory)
-    if not path.exists():
-        return _Snapshot()
-    try:
-        with Reader(path) as reader:
-            found = _Snapshot()
-            found.state, found.boots = load_state(reader), boots(reader)
-            found.positions = load_positions(reader)
-            if books:
-                found.books = read_queue(reader)
-            return found
-    except DatabaseTrouble as error:
-        if error.trouble in (Trouble.EMPTY, Trouble.NEWER):
-            # Nothing there yet, or nothing that this version can read.
-            return _Snapshot()
-        raise
+    with ExitStack() as opened:
+        reader = None
+        if path.exists():
+            try:
+                reader = opened.enter_context(Reader(path))
+            except DatabaseTrouble as error:
+                if error.trouble not in (Trouble.EMPTY, Trouble.NEWER):
+                    raise
+        yield reader
 
 
 def _journals_alone(directory: Path) -> _Waiting:
+    known = _Known({}, {})
+    found = _Waiting()
     for _ in range(_TRIES):
-        with suppress(_Vanished, OSError):
-            return _waiting(files.find_parts(directory), _Snapshot())
-    return _Waiting()
-
-
-def _waiting(journals_found: Mapping[str, list[PartFile]], database: _Snapshot) -> _Waiting:
-    """
-    What stands behind the positions, oldest journals first.
-    """
-    found, positions = _Waiting(), database.positions
-    for journal in files.oldest_first(journals_found):
-        for span in files.spans(journals_found[journal], positions):
-            position = positions.get(span.part.place, span.begin)
-            while (chunk := _chunk(span, position, database)) is not None:
-                if chunk.header is None:
-                    break
-                if chunk.damaged or chunk.records:
-                    found.add(journal, chunk.header.boot_id, chunk)
-                if chunk.end <= position or not chunk.records:
-                    break
-                position = chunk.end
+        with suppress(OSError):
+            found = _waiting(files.find_parts(directory), _Snapshot(), known)
+            if not found.missed:
+                break
     return found
 
 
-def _chunk(span: Span, position: int, database: _Snapshot) -> Chunk | None:
-    try:
-        chunk = files.read_part(span.part.path, position, complete=False, until=span.until)
-    except OSError as error:
-        database.trouble = files.unreadable(span.part, error)
-        return None
+def _waiting(
+    journals_found: Mapping[str, list[PartFile]], database: _Snapshot, known: _Known
+) -> _Waiting:
+    """
+    What stands behind the positions, in the order of the journals.
+    """
+    found, positions = _Waiting(), database.positions
+    for parts in journals_found.values():
+        for span in files.spans(parts, positions, known.headers):
+            position = positions.get(span.part.place, span.begin)
+            try:
+                while True:
+                    read = _read(span, position, known)
+                    found.join(read.waiting)
+                    if read.last:
+                        break
+                    position = read.end
+            except _Vanished:
+                found.missed = True
+            except OSError as error:
+                database.trouble = files.unreadable(span.part, error)
+    return found
+
+
+def _read(span: Span, position: int, known: _Known) -> _Read:
+    """
+    Some records of a part, which are remembered where nothing can change about them.
+    """
+    key = span.part.place, position, span.until
+    if key in known.reads:
+        return known.reads[key]
+    chunk = files.read_part(span.part.path, position, complete=False, until=span.until)
     if chunk is None:
         raise _Vanished
-    return chunk
+    waiting, header = _Waiting(), chunk.header
+    if header is not None and (chunk.damaged or chunk.records):
+        waiting.add(span.part.journal, header.boot_id, chunk)
+    last = header is None or chunk.end <= position or not chunk.records
+    read = _Read(waiting, chunk.end, last)
+    # Behind the last one more may be added.
+    if header is not None and (span.sealed or not last):
+        known.reads[key] = read
+    return read
 
 
 # -- state ---------------------------------------------------------------------------

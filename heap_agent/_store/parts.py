@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -171,15 +171,20 @@ class Span(NamedTuple):
     following: int
 
 
-def spans(parts: Sequence[PartFile], positions: Mapping[tuple[str, int], int]) -> list[Span]:
+def spans(
+    parts: Sequence[PartFile],
+    positions: Mapping[tuple[str, int], int],
+    known: MutableMapping[tuple[str, int], PartHeader] | None = None,
+) -> list[Span]:
     """
     The parts of one journal in the order in which they were written.
 
     Args:
         parts: Lowest number first.
         positions: How far each was read already.
+        known: Headers that need not be read, to which those that were are added.
     """
-    headers = {part.number: read_header(part.path) for part in parts}
+    headers = _headers(parts, {} if known is None else known)
     ends: dict[int, int] = {}
     begins: dict[int, int] = {}
     order: dict[int, tuple[int, ...]] = {}
@@ -208,6 +213,15 @@ def spans(parts: Sequence[PartFile], positions: Mapping[tuple[str, int], int]) -
         )
         for part in ordered
     ]
+
+
+def _headers(
+    parts: Sequence[PartFile], known: MutableMapping[tuple[str, int], PartHeader]
+) -> dict[int, PartHeader | None]:
+    for part in parts:
+        if part.place not in known and (header := read_header(part.path)) is not None:
+            known[part.place] = header
+    return {part.number: known.get(part.place) for part in parts}
 
 
 def read_header(path: Path) -> PartHeader | None:
