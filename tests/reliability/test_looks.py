@@ -5,20 +5,25 @@ from a journal into the database, and its file away, between any two steps of a 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from helpers import balanced, equation, opened, put_event, real_clock
-from trials import tries
+from trials import dice, tries
 
 from heap_agent._core.events import Kind
 from heap_agent._core.state import PAUSED
 from heap_agent._store import outlook
-from heap_agent._store.journal import Journal
+from heap_agent._store.journal import Journal, Seams
+from heap_agent.testing import FakeClock
 
 TESTS: Final = Path(__file__).parents[1]
 
@@ -87,3 +92,71 @@ def test_each_look_sees_all_that_was_acknowledged(state_dir: Path) -> None:
     with opened(state_dir, clock) as store:
         balanced(store)
         assert store.books().queued == count
+
+
+@contextmanager
+def amid(moments: set[int], happen: Callable[[], None]) -> Iterator[None]:
+    """Have something happen at some moments of this thread: where its n-th function begins."""
+    calls = 0
+
+    def call(frame: FrameType, event: str, what: object) -> None:
+        nonlocal calls
+        if event == "call":
+            calls += 1
+            if calls in moments:
+                sys.setprofile(None)
+                happen()
+                sys.setprofile(call)
+
+    sys.setprofile(call)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def test_whatever_happens_amid_a_look(state_dir: Path, clock: FakeClock) -> None:
+    """
+    Records that come, parts that are begun, copied and absorbed between any two steps: a look
+    has all from before it, nothing twice, and the next one no less.
+    """
+    chance, boot_id = dice("looks"), clock.boot_id
+    broken, count, least = False, 0, 0
+
+    def sync(fd: int) -> None:
+        if broken:
+            raise OSError(errno.EIO, "Input/output error")
+        os.fsync(fd)
+
+    journal = Journal(state_dir, clock.boot_id, seams=Seams(data_sync=sync))
+    journal.open()
+
+    def happen() -> None:
+        nonlocal broken, count
+        for _ in range(chance.randrange(30)):
+            count += put_event(journal, clock, n=count)
+            if not chance.randrange(3):
+                journal.rotate()
+            if not chance.randrange(10):
+                broken = chance.randrange(2) == 0
+                journal.sync()
+                broken = False
+        for _ in range(chance.randrange(4)):
+            absorber.absorb(freeze=False, limit=chance.choice((1, 5, 20, 100)))
+
+    with opened(state_dir, clock) as store:
+        assert store.ledger is not None
+        absorber = store.ledger.absorber
+        for _ in range(tries(40, 4_000)):
+            happen()
+            before = max(count, least)
+            with amid({chance.randrange(1, 800) for _ in range(chance.randrange(5))}, happen):
+                books = outlook.read_books(state_dir, boot_id)
+            least, kept = equation(books)
+            assert before <= least == kept <= count
+            assert books.counts["dropped.damaged"] == 0
+        journal.close()
+        while absorber.absorb(freeze=False).more:
+            pass
+        assert store.books().queued == count
+        balanced(store)
