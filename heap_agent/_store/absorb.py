@@ -411,8 +411,12 @@ class Absorber:
         """
         After the commit: unlink what is finished, sync the directory, forget.
         """
+        stuck = set()
         for part in finished:
-            system.unlink_quietly(part.path)
+            # A part that somebody holds open stays, on Windows, and with it what comes
+            # after it: without its copy it would be read to its end.
+            if part.journal not in stuck and not system.unlink_quietly(part.path):
+                stuck.add(part.journal)
         for source in sources:
             if source.dead is None and not source.orphan:
                 continue

@@ -35,7 +35,7 @@ from heap_agent._core.state import (
 )
 from heap_agent._core.wire import Ambient, Wire, actor_line
 from heap_agent._store import absorb as module
-from heap_agent._store import outlook, tally
+from heap_agent._store import outlook, system, tally
 from heap_agent._store import parts as files
 from heap_agent._store.database import Reader
 from heap_agent._store.journal import Journal, Seams
@@ -378,6 +378,37 @@ def test_a_copy_that_comes_after_its_original_has_gone(
         store.absorb(freeze=False)
 
     assert tracked(store) == [0, 1]
+    journal.close()
+
+
+def test_a_copy_stays_as_long_as_its_original(
+    store: Store, state_dir: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows keeps a file that somebody reads: without its copy it would be read further."""
+    syncs = Syncs()
+    journal = Journal(state_dir, clock.boot_id, seams=Seams(data_sync=syncs))
+    journal.open()
+    put_event(journal, clock, n=0)
+    assert journal.sync()
+    put_event(journal, clock, n=1)
+    syncs.broken = True
+    journal.sync()
+    syncs.broken = False
+    journal.sync()
+    journal.rotate()
+    original = files.find_parts(state_dir)[journal.id][0]
+    unlink = system.unlink_quietly
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "unlink_quietly", lambda path: path != original.path and unlink(path))
+        for _ in range(3):
+            store.absorb(freeze=False)
+            assert tracked(store) == [0, 1]
+    for _ in range(3):
+        store.absorb(freeze=False)
+
+    assert tracked(store) == [0, 1] and not original.path.exists()
+    assert len(files.find_parts(state_dir)[journal.id]) == 1
+    balanced(store)
     journal.close()
 
 
