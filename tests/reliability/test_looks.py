@@ -62,7 +62,7 @@ def owner_of(directory: Path) -> subprocess.Popen[str]:
 
 def test_each_look_sees_all_that_was_acknowledged(state_dir: Path) -> None:
     """However fast the owner takes parts away: once, in the journals or in the database."""
-    clock, half = real_clock(), tries(25_000, 250_000)
+    clock, half = real_clock(), tries(25_000, 100_000)
     journals = [Journal(state_dir, clock.boot_id, part_bytes=8_192) for _ in range(2)]
     for journal in journals:
         journal.open()
@@ -78,7 +78,7 @@ def test_each_look_sees_all_that_was_acknowledged(state_dir: Path) -> None:
     owner = owner_of(state_dir)
     assert owner.stdout is not None and owner.stdout.readline() == "ready\n"
     record(half)
-    for look in range(tries(8, 100)):
+    for look in range(tries(8, 40)):
         count, pause = 2 * half + look + 1, look % 2 == 0
         said = json.dumps({"set": {PAUSED: pause}}).encode()
         journals[0].put(Kind.STATE, 0, 1, clock.boot_ns(), said)
