@@ -251,7 +251,6 @@ def _read_page() -> tuple[bytes, str]:
             f"script-src {script}",
             f"style-src {style}",
             "connect-src 'self'",
-            "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",

@@ -142,10 +142,12 @@ class Feed:
 
     Attributes:
         hour: Events recorded, and events that wait, in the last sixty minutes.
+        began: When something was taken in first, boot clock in seconds; None before.
     """
 
     def __init__(self) -> None:
         self.hour = Hour()
+        self.began: float | None = None
         self._lock = threading.Lock()
         self._items: dict[str, Item] = {}
         self._by_row: dict[int, str] = {}
@@ -204,7 +206,7 @@ class Feed:
             news = [text for change in sight.changes for text in told(change)]
             self._changes.extend(news)
             if self._historic is None:
-                self._historic = self._numbers
+                self._historic, self.began = self._numbers, now
             else:
                 self._recorded += sight.recorded
                 self._taken += self._numbers - known

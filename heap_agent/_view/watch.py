@@ -181,11 +181,13 @@ class Watch:
 
     def _minutes(self, now: float) -> list[dict[str, Any]]:
         seen, known = self.feed.hour.back(now), self._device.hour().back(now)
+        began = int(now // 60) - int((now if self.feed.began is None else self.feed.began) // 60)
         return [
             {
                 "ago": ago,
-                # Other processes' events are seen here, and those of before were there.
-                "recorded": max(here.recorded, there.recorded),
+                # Those of other processes are seen since somebody watches; what was before
+                # is known of this one.
+                "recorded": here.recorded if ago < began else max(here.recorded, there.recorded),
                 "queued": there.queued if here.queued is None else here.queued,
                 **_requests(there),
             }

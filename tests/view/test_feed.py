@@ -311,3 +311,8 @@ def test_an_hour_is_noted(watcher: Watcher) -> None:
     watcher.look()
     minute = watcher.feed.hour.back(60.0)[0]
     assert (minute.recorded, minute.queued) == (2, 2)
+
+
+def test_when_it_began(watcher: Watcher) -> None:
+    """What was recorded before is for others to know."""
+    assert watcher.feed.began == 60.0
