@@ -117,7 +117,7 @@ class Store:
         self.delivers = True
         #: What this process has seen of the last sixty minutes, by the boot clock.
         self.hour = Hour()
-        self._counted = 0
+        self._counted = self._words = 0  # events, and other records, of this journal
         self._work = threading.RLock()
         self._batches = 0  # how many were absorbed by this process
         self._held: HeldLock | None = None
@@ -303,6 +303,7 @@ class Store:
         """
         Append a record of this moment. Returns the boot clock in it, µs.
         """
+        self._words += 1
         boot_ns = self.clock.boot_ns()
         self.journal.put(kind, 0, self.clock.wall_ns(), boot_ns, body)
         return boot_ns // 1000
@@ -367,12 +368,13 @@ class Store:
 
     def note_hour(self) -> None:
         """
-        Note how much was recorded since last asked (state, too, which is rare).
+        Note how many events were recorded since last asked.
         """
-        counted, self._counted = self._counted, self.journal.records
-        new = self._counted - counted
-        # Another journal begins with 0.
-        self.hour.at(self.now()[1] / 1e6).recorded += new if new >= 0 else self._counted
+        counted, self._counted = self._counted, self.journal.records - self._words
+        if self._counted < counted:
+            # Another journal begins with 0.
+            counted, self._words, self._counted = 0, 0, self.journal.records
+        self.hour.at(self.now()[1] / 1e6).recorded += self._counted - counted
 
     # -- the bell --
 

@@ -900,6 +900,7 @@ def test_an_hour_is_remembered(state_dir: Path, clock: FakeClock) -> None:
         store.note_hour()
         for _ in range(3):
             track(store)
+        store.record_state({"paused": True})
         store.note_hour()
         clock.advance(60)
         track(store)
