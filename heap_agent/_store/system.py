@@ -531,9 +531,7 @@ def network_filesystem(directory: Path, mounts: str | None = None) -> str | None
     The network file system that a directory lies on.
 
     Args:
-        directory: It need not exist yet.
-        mounts: Text as in Linux's ``/proc/self/mountinfo``; read from there
-            by default.
+        directory, mounts: As for `filesystem`.
 
     Returns:
         A name such as "nfs4" or "cifs"; None for a local file system, and where
@@ -541,14 +539,28 @@ def network_filesystem(directory: Path, mounts: str | None = None) -> str | None
     """
     if sys.platform == "win32":
         return _windows_share(directory)
+    kind = filesystem(directory, mounts)
+    return kind if kind in _NETWORK else None
+
+
+def filesystem(directory: Path, mounts: str | None = None) -> str:
+    """
+    The kind of file system that a directory lies on.
+
+    Args:
+        directory: It need not exist yet.
+        mounts: Text as in Linux's ``/proc/self/mountinfo``; read from there
+            by default.
+
+    Returns:
+        A name such as "ext4" or "tmpfs"; "" where it cannot be told.
+    """
     if mounts is None:
         try:
             mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
         except OSError:
-            return None
-    found = _mounted(Path(os.path.realpath(directory)), mounts)
-    kind = found.removeprefix("fuse.")
-    return kind if kind in _NETWORK else None
+            return ""
+    return _mounted(Path(os.path.realpath(directory)), mounts).removeprefix("fuse.")
 
 
 def _mounted(directory: Path, mounts: str) -> str:

@@ -1,7 +1,8 @@
 """
-The commands ``config`` and ``paths``: which options are in force, and where things are.
+The commands ``config``, ``paths`` and ``doctor``: which options are in force, where things
+are, and what stands in the way.
 
-This module must not know what an option is good for.
+This module must not know what an option is good for, nor what can be wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 import click
 
 from heap_agent import _config
-from heap_agent._tools.common import APP_ID, AS_JSON, ENDPOINT, print_json
+from heap_agent._tools.common import APP_ID, AS_JSON, ENDPOINT, fail, print_json
 from heap_agent._tools.guest import DIRECTORY, load, meant
 
 __all__ = ["COMMANDS"]
@@ -73,7 +74,44 @@ def paths(as_json: bool, **place: Any) -> int:
     return 0
 
 
-COMMANDS: Final[tuple[click.Command, ...]] = (config, paths)
+@click.command()
+@click.option("--offline", is_flag=True, help="Do not ask the network.")
+@DIRECTORY
+@APP_ID
+@ENDPOINT
+@AS_JSON
+def doctor(offline: bool, as_json: bool, **place: Any) -> int:
+    """
+    Look at everything that may stand between this device and its events.
+
+    The options, the directory, its file system and space, the queue, the agent, the proxy,
+    the endpoint's name, certificate and answer, the clock. Nothing is changed, and nothing of
+    the device's is sent: the endpoint is asked by a HEAD request. Exit code 1 when something is
+    wrong; warnings are none.
+
+    \b
+    --json: healthy, findings (a list of about, verdict: good, warning, bad or skipped, and
+    text), directory.
+    """
+    from heap_agent._tools import doctor as looking
+
+    loaded = load(place)
+    directory = meant(loaded)
+    found = list(looking.look(directory, loaded.config, loaded.problems, online=not offline))
+    wrong = [finding.about for finding in found if finding.verdict == "bad"]
+    if as_json:
+        findings = [finding._asdict() for finding in found]
+        print_json({"healthy": not wrong, "findings": findings, "directory": str(directory)})
+    else:
+        from heap_agent._tools import tables
+
+        tables.show_findings(found)
+    if wrong:
+        fail(f"something is wrong with: {', '.join(dict.fromkeys(wrong))}")
+    return 0
+
+
+COMMANDS: Final[tuple[click.Command, ...]] = (config, paths, doctor)
 
 
 def _place(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from heap_agent._store import outlook, system
 from heap_agent._store.absorb import REPORT
 from heap_agent._store.owner import OWNER_LOCK, try_lock
 
-__all__ = ["Health", "duration", "examine", "require_state"]
+__all__ = ["Health", "duration", "examine", "owner_alive", "require_state"]
 
 #: What every directory has in which an agent ever was.
 _OURS: Final = re.compile(r"(queue-\d+\.db|user-\d+-.+|[0-9a-f]{16}(-\d{8}\.part|\.lock))")
@@ -107,7 +107,7 @@ def examine(
             f"longer than {duration(max_age)}"
         )
     found += _damage(directory, status, thorough)
-    return Health(status, _owner_alive(directory), tuple(found))
+    return Health(status, owner_alive(directory), tuple(found))
 
 
 def duration(seconds: float) -> str:
@@ -151,7 +151,11 @@ def _write_error(directory: Path) -> str | None:
     return None if error is None else error.strerror or str(error)
 
 
-def _owner_alive(directory: Path) -> bool | None:
+def owner_alive(directory: Path) -> bool | None:
+    """
+    Whether a process delivers from a directory at this moment; None where the lock
+    cannot be tried.
+    """
     lock = directory / OWNER_LOCK
     if not lock.exists():
         return False

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from heap_agent._config import Row
     from heap_agent._tools.demo import Result
+    from heap_agent._tools.doctor import Finding
     from heap_agent._view.visualizer import Pairing
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "bars",
     "show_dead",
     "show_demo",
+    "show_findings",
     "show_health",
     "show_options",
     "show_pairing",
@@ -158,6 +160,22 @@ def show_paths(places: Iterable[tuple[str, Path]]) -> None:
     for name, path in places:
         there = Text("there", _GOOD) if path.exists() else Text("not there", _DIM)
         table.add_row(Text(f"  {name}", _DIM), Text(one_line(str(path))), there)
+    _print(table)
+
+
+def show_findings(findings: Iterable[Finding]) -> None:
+    """
+    Print what was found about each thing.
+    """
+    signs = {"good": ("✓", _GOOD), "warning": ("!", "yellow"), "bad": ("✗", _BAD)}
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        sign, style = signs.get(finding.verdict, ("–", _DIM))
+        text = Text(one_line(finding.text), style if finding.verdict == "bad" else "")
+        table.add_row(Text(f"  {sign}", style), Text(finding.about, "bold"), text)
     _print(table)
 
 
