@@ -28,6 +28,7 @@ from heap_agent._tools import (
     bulk_delete_cli,
     config_cli,
     dead_cli,
+    seal_cli,
     view_cli,
 )
 from heap_agent._tools.common import APP_ID as _APP_ID
@@ -497,7 +498,7 @@ def collector(port: int, host: str, as_json: bool) -> None:
         server.close()
 
 
-for _module in (dead_cli, view_cli, config_cli, bulk_cli, bulk_delete_cli):
+for _module in (dead_cli, view_cli, config_cli, seal_cli, bulk_cli, bulk_delete_cli):
     for _command in _module.COMMANDS:
         _cli.add_command(_command)
 
