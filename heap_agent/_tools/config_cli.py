@@ -1,6 +1,6 @@
 """
-The commands ``config``, ``paths`` and ``doctor``: which options are in force, where things
-are, and what stands in the way.
+The commands ``config``, ``paths``, ``doctor`` and ``completion``: which options are in
+force, where things are, what stands in the way, and what a shell need not be told.
 
 This module must not know what an option is good for, nor what can be wrong.
 """
@@ -13,10 +13,13 @@ from typing import Any, Final
 import click
 
 from heap_agent import _config
-from heap_agent._tools.common import APP_ID, AS_JSON, ENDPOINT, fail, print_json
+from heap_agent._tools.common import APP_ID, AS_JSON, ENDPOINT, NAME, fail, print_json
 from heap_agent._tools.guest import DIRECTORY, load, meant
 
 __all__ = ["COMMANDS"]
+
+#: The variable in which a shell asks click for what could follow.
+_COMPLETE: Final = "_HEAP_AGENT_COMPLETE"
 
 
 @click.command()
@@ -111,7 +114,27 @@ def doctor(offline: bool, as_json: bool, **place: Any) -> int:
     return 0
 
 
-COMMANDS: Final[tuple[click.Command, ...]] = (config, paths, doctor)
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """
+    Print what makes a shell complete commands and options.
+
+    \b
+    bash: heap-agent completion bash > ~/.local/share/bash-completion/completions/heap-agent
+    zsh:  heap-agent completion zsh > a file _heap-agent in a folder of $fpath
+    fish: heap-agent completion fish > ~/.config/fish/completions/heap-agent.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    known = get_completion_class(shell)
+    root = click.get_current_context().find_root()
+    assert known is not None
+    click.echo(known(root.command, {}, NAME, _COMPLETE).source())
+    return 0
+
+
+COMMANDS: Final[tuple[click.Command, ...]] = (config, paths, doctor, completion)
 
 
 def _place(path: Path) -> dict[str, Any]:

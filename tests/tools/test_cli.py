@@ -63,7 +63,18 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
     )
     assert (done.returncode, done.stderr) == (0, "")
     names = ("demo", "track", "identify", "status", "flush", "forget", "collector")
-    for name in (*names, "config", "dead", "doctor", "live", "pair", "paths", "seal", "view"):
+    for name in (
+        *names,
+        "completion",
+        "config",
+        "dead",
+        "doctor",
+        "live",
+        "pair",
+        "paths",
+        "seal",
+        "view",
+    ):
         assert f"\n  {name} " in done.stdout
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
 from commands import Command
 
 
@@ -59,3 +62,24 @@ def test_paths_of_nobody(command: Command) -> None:
     """It has to be said whose."""
     result = command("paths")
     assert result.code == 2 and "app id is missing" in result.sentence
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(command: Command, shell: str) -> None:
+    """A script for each shell, which asks the program by the name that it has."""
+    out = command("completion", shell).out
+    assert "_HEAP_AGENT_COMPLETE" in out and "heap-agent" in out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_shell_completes(command: Command, tmp_path: Path) -> None:
+    """As bash asks: with what was typed so far in the environment."""
+    words = {"_HEAP_AGENT_COMPLETE": "bash_complete", "COMP_CWORD": "1"}
+    out = command(COMP_WORDS="heap-agent do", **words).out
+    assert out.split() == ["plain,doctor"]
+    words["COMP_CWORD"] = "2"
+    assert "plain,retry" in command(COMP_WORDS="heap-agent dead ", **words).out.split()
+    script = tmp_path / "completion"
+    script.write_text(command("completion", "bash").out)
+    checked = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
