@@ -31,8 +31,10 @@ from heap_agent._store.timeline import read_knowledge
 #: Bytes of each journal that are read in one look, the newest; at some 300 an event.
 _TAIL: Final = 131_072
 
-#: Rows whose bytes are read in one look, the newest; and so many dead letters.
+#: Rows that are read whole in one look, the newest, and their bytes; and dead letters that
+#: are looked for.
 _ROWS: Final = 300
+_ROW_BYTES: Final = 1_048_576
 _DEAD: Final = 200
 
 #: Rows that are only looked at to find those that were seen in a journal.
@@ -376,6 +378,9 @@ class Lookout:
         What became of the rows that were seen before.
         """
         waiting = {head[0]: head for head in _named(reader, "entry", _HEAD, list(self._rows))}
+        # There may be more dead letters than are looked for.
+        missing = [row for row in self._rows if row not in waiting and row not in dead]
+        dead = {**dead, **{row[0]: row for row in _named(reader, "dead", _DEAD_HEAD, missing)}}
         for row, before in list(self._rows.items()):
             if row in dead:
                 if before.standing is not Standing.DEAD:
@@ -400,11 +405,24 @@ class Lookout:
                 yield Sighting(key, Standing.GONE)
 
 
-_DEAD_LETTERS: Final = f"SELECT {_HEAD}, status, reason, died FROM dead ORDER BY id DESC LIMIT ?"
+_DEAD_HEAD: Final = f"{_HEAD}, status, reason, died"
+_DEAD_LETTERS: Final = f"SELECT {_DEAD_HEAD} FROM dead ORDER BY id DESC LIMIT ?"
 
 
 def _bodies(reader: Reader, table: str, rows: Sequence[int]) -> dict[int, Found]:
+    """
+    Rows, whole: the newest of those that are asked for, one at least.
+    """
     found: dict[int, Found] = {}
+    sizes: dict[int, int] = dict(_named(reader, table, "id, length(body)", rows))
+    total = 0
+    newest = sorted(sizes, reverse=True)
+    for number, row in enumerate(newest):
+        total += sizes[row] or 0
+        if number and total > _ROW_BYTES:
+            newest = newest[:number]
+            break
+    rows = newest
     columns = "id, kind, app_id, flags, wall, body"
     for row, kind, app_id, flags, wall, body in _named(reader, table, columns, rows):
         with suppress(ValueError, TypeError):

@@ -36,15 +36,15 @@ from heap_agent._view.words import told
 KEPT: Final = 1_000
 KEPT_BYTES: Final = 4_194_304
 
-#: Items in one answer.
+#: Items in one answer, about: those that came with one look stay together.
 NEWS: Final = 200
 
 #: Properties of an item in a list take no more JSON than this; the whole is a detail.
 _LISTED_BYTES: Final = 4_096
 
-#: Exchanges, and rows in them, that wait to be taken in.
+#: Exchanges that wait to be taken in, and bytes of what they have sent.
 _WAITING: Final = 256
-_WAITING_ROWS: Final = 5_000
+_WAITING_BYTES: Final = 2_097_152
 
 #: Changes of state that are kept.
 _CHANGES: Final = 200
@@ -155,7 +155,7 @@ class Feed:
         self._numbers = 0
         self._version = 0
         self._cleared = 0
-        self._recorded = self._taken = 0
+        self._recorded = self._taken = 0  # events since the start, and those that were seen
         self._told = 0  # somebody has seen everything up to this version
         self._untold = 0  # items that nobody has seen, and that are not kept any more
         self._historic: int | None = None  # items up to this number were there at the start
@@ -163,7 +163,7 @@ class Feed:
         self._changes: deque[dict[str, Any]] = deque(maxlen=_CHANGES)
         # The sender appends, and a look takes away: each is one step.
         self._exchanges: deque[Exchange] = deque(maxlen=_WAITING)
-        self._waiting_rows = 0
+        self._waiting_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Feed [{len(self._items)} items, version {self._version}]>"
@@ -174,10 +174,10 @@ class Feed:
         """
         A request is over: for the sender, which never waits here.
         """
-        if self._waiting_rows > _WAITING_ROWS:
+        self._waiting_bytes += sum(len(row.entry.body) for row in exchange.rows)
+        if self._waiting_bytes > _WAITING_BYTES:
             # Whoever takes them in has fallen behind; the directory tells the rest.
             exchange = exchange._replace(rows=())
-        self._waiting_rows += len(exchange.rows)
         self._exchanges.append(exchange)
 
     def take(
@@ -193,23 +193,22 @@ class Feed:
             now: Boot clock, seconds.
         """
         with self._lock:
-            version, known = self._version + 1, self._numbers
+            version, known = self._version + 1, self._taken
             self._dropped = dropped
             if self._historic is None:
                 self._dropped_before = dropped
             for sighting in sight.sightings:
                 self._place(sighting, version)
-            self._waiting_rows = 0
+            self._waiting_bytes = 0
             while self._exchanges:
                 self._answered(self._exchanges.popleft(), version)
             self._on_their_way(sending, version)
             news = [text for change in sight.changes for text in told(change)]
             self._changes.extend(news)
             if self._historic is None:
-                self._historic, self.began = self._numbers, now
+                self._historic, self.began, self._taken = self._numbers, now, known
             else:
                 self._recorded += sight.recorded
-                self._taken += self._numbers - known
             minute = self.hour.at(now)
             minute.recorded += sight.recorded
             minute.queued = queued
@@ -312,6 +311,7 @@ class Feed:
 
     def _add(self, key: str, found: Found, version: int) -> Item:
         self._numbers += 1
+        self._taken += found.kind is Kind.EVENT
         item = self._items[key] = Item(self._numbers, found, version)
         self._bytes += len(found.body)
         return item

@@ -249,6 +249,44 @@ def test_what_another_version_wrote_is_passed_over(state_dir: Path) -> None:
         balanced(store)
 
 
+def test_more_dead_letters_than_are_looked_for(state_dir: Path) -> None:
+    """Those that were seen are still there when others have come after them."""
+    with opened(state_dir) as store:
+        lookout = Lookout(state_dir)
+        for _ in range(3):
+            for _ in range(150):
+                track(store)
+            absorb(store)
+            lookout.look()
+            assert store.ledger is not None
+            queue = store.ledger.queue
+            queue.bury([one.id for one in queue.front()], status=400, reason="no", now=5)
+            assert standings(lookout.look()) == [DEAD] * 150
+        assert lookout.look().sightings == []
+        balanced(store)
+
+
+def test_many_large_events(state_dir: Path) -> None:
+    """No look reads more than it may hold; dead letters are all seen in the end."""
+    large = {f"k{number}": "x" * 1_000 for number in range(300)}
+    with opened(state_dir) as store:
+        lookout = Lookout(state_dir)
+        lookout.look()
+        for _ in range(12):
+            track(store, **large)
+        store.journal.rotate()
+        absorb(store)
+        seen = [sighting.row for sighting in lookout.look().sightings if sighting.found]
+        assert seen == [10, 11, 12]
+        assert store.ledger is not None
+        store.ledger.queue.bury([*range(1, 13)], status=400, reason="no", now=5)
+        dead: set[int | None] = set()
+        for _ in range(5):
+            dead |= {sighting.row for sighting in lookout.look().sightings}
+        assert dead == {*range(1, 13)}
+        balanced(store)
+
+
 @pytest.mark.parametrize("size", [200_000, 600_000])
 def test_a_large_event(state_dir: Path, size: int) -> None:
     """One that is longer than what is read at once is seen when it is in the queue."""

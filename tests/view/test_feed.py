@@ -248,13 +248,14 @@ def test_an_answer_is_no_longer_than_it_may_be(watcher: Watcher) -> None:
 
 def test_a_side_buffer_that_is_full(watcher: Watcher) -> None:
     """The sender never waits: what it cannot leave there, the directory tells."""
-    for _ in range(400):
+    for _ in range(300):
         for number in range(20):
-            track(watcher.store, n=number)
+            track(watcher.store, n=number, text="x" * 1_000)
         watcher.absorb()
         watcher.exchange(*[one.id for one in watcher.queue.front()])
-    waiting = sum(len(exchange.rows) for exchange in watcher.feed._exchanges)
-    assert waiting < 6_000 and len(watcher.feed._exchanges) <= 256
+    rows = [row for exchange in watcher.feed._exchanges for row in exchange.rows]
+    assert 0 < sum(len(row.entry.body) for row in rows) <= 2_097_152
+    assert len(watcher.feed._exchanges) == 256
     news = watcher.look()
     assert len(watcher.items) + news["left_out"] >= KEPT
 
