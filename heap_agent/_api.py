@@ -125,6 +125,17 @@ def set_app_id(app_id: str | int) -> None:
     init(app_id)
 
 
+def have_none() -> None:
+    """
+    Let go of the default agent: for tests, each of which has one of its own.
+    """
+    global _default, _options
+    with _lock:
+        agent, _default, _options = _default, None, {}
+    if agent is not None:
+        agent.shutdown(0)
+
+
 def default_agent() -> Agent:
     """
     The agent that these functions work on.

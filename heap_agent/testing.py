@@ -21,9 +21,10 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from heap_agent._tools.collector_desk import MAX_BODY, Clock, Desk
 from heap_agent._tools.collector_script import Reply, Request
@@ -130,6 +131,7 @@ class Collector(Desk):
             clock=clock,
             setup=DeletionSetup(api_key, main_app_id, token_seconds, token_name, deletion_seconds),
         )
+        self._sources: tuple[Callable[[], object], ...] = ()
         self._server = BackgroundServer(host, port, certfile, keyfile)
         self._app = CollectorApp(self, self._server)
         # Guards starting and stopping; the desk's own lock guards what was received.
@@ -172,6 +174,80 @@ class Collector(Desk):
         with self._lifecycle:
             self._server.close()
 
+    def fetch_from(self, deliver: Callable[[], object]) -> None:
+        """
+        Have something delivered before anybody is told which events and users there are:
+        ``collector.fetch_from(lambda: agent.flush(timeout=10))``.
+
+        Args:
+            deliver: Called by whoever asks; further calls add further ones.
+        """
+        self._sources = (*self._sources, deliver)
+
+    def events(self, name: str | None = None) -> list[Event]:
+        """
+        Accepted events, without duplicates and deleted users', in order of arrival.
+
+        Args:
+            name: Only events of this name.
+        """
+        self._fetch()
+        return super().events(name)
+
+    @property
+    def users(self) -> list[User]:
+        """Everybody, merged as Heap merges, in order of first appearance."""
+        self._fetch()
+        return super().users
+
+    def _fetch(self) -> None:
+        for deliver in self._sources:
+            deliver()
+
+    def assert_tracked(
+        self, event: str, properties: Mapping[str, Any] | None = None, /, **more: Any
+    ) -> Event:
+        """
+        Make sure that an event was received.
+
+        Args:
+            event: Its name.
+            properties: What it has, among others, as Heap keeps it: text and numbers.
+            **more: The same, where names allow it: ``dollars=50``.
+
+        Returns:
+            The first that is like that.
+
+        Raises:
+            AssertionError: There is none; the text says what was tracked in its place.
+        """
+        from heap_agent._tools.expectations import differences, missed
+
+        wanted, received = {**(properties or {}), **more}, self.events()
+        for one in received:
+            if one.event == event and not differences(wanted, one.properties):
+                return one
+        raise AssertionError(missed(event, wanted, received))
+
+    def assert_not_tracked(
+        self, event: str, properties: Mapping[str, Any] | None = None, /, **more: Any
+    ) -> None:
+        """
+        Make sure that no such event was received.
+
+        Args:
+            event, properties, more: As for `assert_tracked`.
+
+        Raises:
+            AssertionError: There is one; the text shows it.
+        """
+        from heap_agent._tools.expectations import differences
+
+        wanted = {**(properties or {}), **more}
+        for one in self.events(event):
+            if not differences(wanted, one.properties):
+                raise AssertionError(f"{event!r} {dict(one.properties)!r} was tracked")
+
     def __enter__(self) -> Collector:
         return self.start()
 
@@ -186,8 +262,8 @@ class Collector(Desk):
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped"
         return (
-            f"<Collector {self.url} {state}, {len(self.events())} events, "
-            f"{len(self.users)} users, {len(self.accounts)} accounts, "
+            f"<Collector {self.url} {state}, {len(super().events())} events, "
+            f"{len(super().users)} users, {len(self.accounts)} accounts, "
             f"{len(self.requests)} requests, {len(self.duplicates)} duplicates, "
             f"{len(self.conflicts)} conflicts, {len(self.deletions)} deletions>"
         )

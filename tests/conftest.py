@@ -83,9 +83,7 @@ def _figure(record_property: Callable[[str, object], None]) -> Callable[[str, ob
 def _no_default_agent_left_behind() -> Iterator[None]:
     """Whatever a test does with the module-level verbs ends with it."""
     yield
-    agent, api._default, api._options = api._default, None, {}
-    if agent is not None:
-        agent.shutdown(0)
+    api.have_none()
 
 
 @pytest.fixture(name="state_dir")

@@ -118,7 +118,7 @@ def test_names_in_the_readme_exist() -> None:
 def test_links_lead_somewhere() -> None:
     """Every file that a document links to exists, and so does the heading."""
     names = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md")
-    for document in (*names, "docs/visualizer.md"):
+    for document in (*names, "docs/visualizer.md", "docs/testing.md"):
         for target, _, heading in re.findall(
             r"\]\(([A-Za-z_./]*\.md)?(#([a-z-]+))?\)", (ROOT / document).read_text("utf-8")
         ):

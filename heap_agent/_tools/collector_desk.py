@@ -143,7 +143,10 @@ class Desk:
             name: Only events of this name.
         """
         with self._changed:
-            return [event for event in self._today().events if name in (None, event.event)]
+            return self._events(name)
+
+    def _events(self, name: str | None) -> list[Event]:
+        return [event for event in self._today().events if name in (None, event.event)]
 
     @property
     def users(self) -> list[User]:
@@ -237,8 +240,8 @@ class Desk:
             AssertionError: The time is over; the text says what did come.
         """
         with self._changed:
-            if self._changed.wait_for(lambda: len(self.events(name)) >= count, timeout):
-                return self.events(name)
+            if self._changed.wait_for(lambda: len(self._events(name)) >= count, timeout):
+                return self._events(name)
             raise AssertionError(self._what_came(count, name, timeout))
 
     # What goes wrong.
@@ -537,7 +540,7 @@ class Desk:
         answers = dict(Counter(str(request.status) for request in self._requests))
         reasons = list(dict.fromkeys(r.reason for r in self._requests if r.reason))[:5]
         return (
-            f"after {timeout:g} s {len(self.events(name))} of {count} {wanted} have come; "
+            f"after {timeout:g} s {len(self._events(name))} of {count} {wanted} have come; "
             f"accepted: {names}; requests by status: {answers}; reasons: {reasons}"
         )
 

@@ -1,5 +1,6 @@
 """
 A test for what was seen: pytest source that passes where the same thing is tracked again.
+It uses the fixtures that heap_agent brings along.
 
 This module must not know where the event comes from.
 """
@@ -12,12 +13,11 @@ from pprint import pformat
 from typing import Any, Final
 
 _TEMPLATE: Final = '''\
-def test_{slug}(collector):
-    """What the program tracks as {name} has these properties."""
-    # collector: a heap_agent.testing.Collector that the program has delivered to.
-    tracked = [event.properties for event in collector.events({name})]
+def test_{slug}(heap_test_agent, heap_collector):
+    """The program tracks this event."""
+    # Here the program does what it did.
 
-    assert {properties} in tracked
+    heap_collector.assert_tracked({name}, {properties})
 '''
 
 
@@ -30,7 +30,5 @@ def assertion(name: str, properties: Mapping[str, Any]) -> str:
         properties: Text and numbers, as they go over the wire.
     """
     shown = pformat(dict(properties), width=88, sort_dicts=False).replace("\n", "\n    ")
-    # Text of a device could end the docstring, or name a test like a keyword.
-    quoted = repr(name)
     words = re.sub(r"\W+", "_", name.casefold(), flags=re.ASCII).strip("_")[:40] or "event"
-    return _TEMPLATE.format(slug=f"tracks_{words}", name=quoted, properties=shown)
+    return _TEMPLATE.format(slug=f"tracks_{words}", name=repr(name), properties=shown)

@@ -374,7 +374,7 @@ def test_copying_as_a_test(agent: Agent, tab: Tab, collector: Collector) -> None
     assert agent.flush(timeout=30)
     space: dict[str, Any] = {}
     exec(compile(source, "copied", "exec"), space)
-    space["test_tracks_buy"](collector)
+    space["test_tracks_buy"](agent, collector)
     tab.at("copy-json").click()
     eventually(lambda: "idempotency_key" in tab.page.evaluate("navigator.clipboard.readText()"))
 

@@ -337,9 +337,9 @@ def test_the_copied_test_runs(agent: Agent, visitor: Visitor, collector: Collect
     space: dict[str, Any] = {}
     exec(compile(source, "copied", "exec"), space)
     with pytest.raises(AssertionError):
-        space["test_tracks_buy"](collector)
+        space["test_tracks_buy"](agent, collector)
     assert agent.flush(timeout=30)
-    space["test_tracks_buy"](collector)
+    space["test_tracks_buy"](agent, collector)
 
 
 def test_whoever_opts_out_is_not_shown_any_longer(agent: Agent, visitor: Visitor) -> None:
