@@ -130,7 +130,7 @@ class Agent:
             15), ``sync_interval`` (seconds, 5), ``session_timeout`` (seconds,
             1800, or None), ``max_bytes`` (64 MiB), ``identity_budget`` and
             ``app_budget`` (events a minute, or None), ``fleet_size``,
-            ``strict``, ``device_properties`` and others; ``help`` texts stand
+            ``strict``, ``device_properties``, ``capture_device`` and others; ``help`` texts stand
             in `heap_agent._config`.
 
     Raises:
@@ -216,7 +216,8 @@ class Agent:
         self._wire = wire.Wire()
         self._encode = self._wire.body
         self._interval = max(config.interval, limits.INTERVAL_MINIMUM)
-        self._device = self._check_device_properties(config.device_properties)
+        known = _facts()(config.app_version) if config.capture_device else {}
+        self._device = self._check_device_properties({**known, **config.device_properties})
         self._complaints: dict[tuple[str, str, str | None], str] = {}
         self._inherited: list[Store] = []
         self._muted = config.disabled or config.do_not_track or nameless
@@ -1485,6 +1486,13 @@ def _pairings() -> Any:
     from heap_agent import _pairings
 
     return _pairings
+
+
+@late
+def _facts() -> Callable[[str | None], dict[str, str]]:
+    from heap_agent._facts import facts
+
+    return facts
 
 
 @late

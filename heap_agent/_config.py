@@ -105,6 +105,12 @@ class Config(_options.Options, prefix=PREFIX):
         "Properties of every event.",
         parse=_options.as_mapping,
     )
+    capture_device: bool = _options.switch(
+        False, "Put model, system, Python, agent and app_version on every event."
+    )
+    app_version: str | None = _options.option(
+        None, _options.check_text, "Version of the program, for capture_device."
+    )
     clear_event_properties_on_new_user: bool = _options.switch(
         False, "Drop the event properties when the user changes."
     )
