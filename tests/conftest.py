@@ -34,7 +34,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 #: What takes long, and hardly depends on the version of Python.
-LONG = tuple(Path(__file__).parent / name for name in ("reliability", "benchmarks"))
+LONG = tuple(
+    Path(__file__).parent / name for name in ("benchmarks", "reliability", "tools", "view")
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
