@@ -959,7 +959,13 @@ class Agent:
                 in_force=self._in_force,
                 mended=self._mended,
             )
-            made = self._pairings = module.Pairings(device, self._gesture_allowed)
+            with self._end_lock:
+                # Another thread may have been quicker, or `shutdown`.
+                made = self._pairings = self._pairings or module.Pairings(
+                    device, self._gesture_allowed
+                )
+                if self._ended:
+                    made.close()
         return made
 
     def _pair_for_others(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -1346,7 +1352,8 @@ class Agent:
         # a lock that this needs, and nobody else could ever give it back.
         deadline = time.monotonic() + seconds
         self._attending = False
-        self.stop_ev_pairing()
+        if self._pairings is not None:
+            self._pairings.close()
         self._outbox.end()
         farewell: Callable[[], None] | None = None
         if not self._outbox.stop(seconds, self._say_farewell):

@@ -130,6 +130,12 @@ class Pairings:
         """
         self._visualizer.stop()
 
+    def close(self) -> None:
+        """
+        End the pairing, and let none begin any more.
+        """
+        self._visualizer.close()
+
     def on_request(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """
         Another process of the same user asks for a pairing.

@@ -150,6 +150,75 @@ def test_after_shutdown(make_agent: MakeAgent) -> None:
         agent.start_ev_pairing()
 
 
+def test_several_threads_start_and_stop(make_agent: MakeAgent) -> None:
+    """One page is left, the one that was asked for last; it is gone when it is stopped."""
+    agent = make_agent()
+    pairings: list[Pairing] = []
+    troubles: list[BaseException] = []
+
+    def start_and_stop(stops: bool) -> None:
+        try:
+            pairings.append(agent.start_ev_pairing())
+            if stops:
+                agent.stop_ev_pairing()
+        except BaseException as error:
+            troubles.append(error)
+
+    crowd = [
+        threading.Thread(target=start_and_stop, args=(bool(number % 2),)) for number in range(6)
+    ]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    assert troubles == [] and len(pairings) == 6
+    agent.stop_ev_pairing()
+    assert all(map(refused, pairings)) and not threads()
+
+
+def test_it_is_over_before_it_has_begun(make_agent: MakeAgent) -> None:
+    """A pairing of no time at all is no longer running afterwards."""
+    agent = make_agent()
+    agent.start_ev_pairing(timeout=1e-6)
+    assert agent._pairings is not None
+    visualizer = agent._pairings._visualizer
+    eventually(lambda: not visualizer.running)
+    eventually(lambda: not threads())
+
+
+def test_a_start_that_shutdown_overtakes(make_agent: MakeAgent) -> None:
+    """Whoever has asked a moment before the end gets no page that outlives the agent."""
+    agent = make_agent()
+    pairings = agent._visualizer
+    agent.shutdown()
+    with pytest.raises(OSError, match="any more"):
+        pairings.start("127.0.0.1", 0, 60)
+    assert "any more" in agent._pair_for_others({})["error"]
+    assert not threads()
+    agent = make_agent()
+    agent.shutdown()
+    with pytest.raises(OSError, match="any more"):
+        agent._visualizer.start("127.0.0.1", 0, 60)
+
+
+def test_no_thread_can_be_started(make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as an error of the system's, and the port is free again."""
+    agent = make_agent()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(OSError, match="can't start new thread"):
+            agent.start_ev_pairing(port=port)
+        assert "can't start" in agent._pair_for_others({})["error"]
+    assert Visitor(agent.start_ev_pairing(port=port)).enter().look()
+
+
 def test_a_directory_that_cannot_be_used(tmp_path: Path, make_agent: MakeAgent) -> None:
     """What is sent from memory is shown."""
     (tmp_path / "file").touch()

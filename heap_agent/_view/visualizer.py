@@ -4,8 +4,10 @@ The Event Visualizer of one device: one pairing at a time, from its start to its
 Until somebody starts one nothing of this is loaded. The port is taken at once, so that
 the caller knows it; what serves it is loaded on a thread of its own.
 
-What guards what: `_lock` guards which pairing is running. The server's thread is never
-waited for while it is held, as that may want to end the pairing.
+What guards what: `_lock` guards which pairing is running. A pairing's thread is never
+waited for while it is held, as that may want to end the pairing. `_starting` is held by
+whoever starts one, so that two cannot want the same port. Both may be taken again by a
+signal handler that has interrupted their holder.
 
 This module must not know what is shown.
 """
@@ -102,8 +104,10 @@ class Visualizer:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._lock = threading.Lock()
+        self._starting = threading.RLock()
+        self._lock = threading.RLock()
         self._running: _Session | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Visualizer [{self._running or 'not paired'}]>"
@@ -118,15 +122,26 @@ class Visualizer:
             timeout: Seconds until it is over by itself.
 
         Raises:
-            OSError: The port is taken, or the address is not this machine's.
+            OSError: The port is taken, the address is not this machine's, no thread can be
+                started, or it is closed.
         """
-        self.stop()
-        listener = bound(bind, port)
-        listener.listen(_BACKLOG)
-        session = _Session(self._device, listener, bind, timeout, over=self._is_over)
-        with self._lock:
-            self._running = session
-        session.start()
+        with self._starting:
+            self.stop()
+            listener = bound(bind, port)
+            try:
+                listener.listen(_BACKLOG)
+                session = _Session(self._device, listener, bind, timeout, over=self._is_over)
+                with self._lock:
+                    session.start()
+                    before, self._running = self._running, session
+            except BaseException:
+                listener.close()
+                raise
+            if before is not None:  # a signal handler's
+                before.stop()
+        if self._closed:
+            self.stop()
+            raise OSError("no pairing can begin any more")
         return session.pairing
 
     def stop(self) -> None:
@@ -137,6 +152,13 @@ class Visualizer:
             session, self._running = self._running, None
         if session is not None:
             session.stop()
+
+    def close(self) -> None:
+        """
+        End the pairing, and let none begin any more, also where one is about to.
+        """
+        self._closed = True
+        self.stop()
 
     @property
     def running(self) -> bool:
@@ -185,7 +207,10 @@ class _Session:
         self._thread = threading.Thread(
             target=self._main, name="heap-agent-visualizer", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # too many, or the interpreter is about to end
+            raise OSError(str(error)) from error
 
     def stop(self) -> None:
         self._keeper.end()
