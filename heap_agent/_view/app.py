@@ -23,11 +23,12 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
+from hmac import compare_digest
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from heap_agent._core.events import Kind
@@ -107,8 +108,9 @@ class PageApp:
         host = request.headers.get("host")
         if not self._doors.opens_to(host):
             return _text(421, "this device is not called so")
-        path = request.url.path
-        if not path.startswith(self._base):
+        path: str = request.scope["path"]
+        secret = path[: len(self._base)].encode("utf-8", "replace")
+        if not compare_digest(secret, self._base.encode()):
             return _text(404, "nothing is here")
         wanted = request.method, path[len(self._base) :]
         if request.method == "POST":
@@ -124,10 +126,22 @@ class PageApp:
             return _text(403, "only the device's own page may ask for that")
         now = time.monotonic()
         if self._keeper.phase(now) is Phase.OVER:
-            return JSONResponse({"error": "ended"}, 410)
-        if not self._keeper.knows(request.cookies.get(COOKIE, ""), now):
-            return JSONResponse({"error": "unpaired"}, 401)
+            return _json({"error": "ended"}, 410)
+        if not self._is_known(request, now):
+            return _json({"error": "unpaired"}, 401)
         return await self._closed[wanted](request)
+
+    def _is_known(self, request: Request, now: float) -> bool:
+        """
+        Whether one of its cookies is the right one: any other program on the device can
+        give the browser a second one of that name.
+        """
+        pairs = (
+            pair.strip().partition("=")
+            for header in request.headers.getlist("cookie")
+            for pair in header.split(";")
+        )
+        return any(self._keeper.knows(value, now) for name, _, value in pairs if name == COOKIE)
 
     # -- for everybody --
 
@@ -142,7 +156,7 @@ class PageApp:
         match reply.verdict:
             case Verdict.WELCOME:
                 self._watch.want()
-                response = JSONResponse({"paired": True})
+                response = _json({"paired": True})
                 response.set_cookie(
                     COOKIE,
                     self._pass,
@@ -155,15 +169,15 @@ class PageApp:
             case Verdict.WRONG:
                 if not reply.left:
                     self._ended()
-                return JSONResponse({"error": "wrong", "left": reply.left}, 403)
+                return _json({"error": "wrong", "left": reply.left}, 403)
             case Verdict.TOO_SOON:
-                return JSONResponse({"error": "too_soon", "wait": round(reply.wait, 2)}, 429)
+                return _json({"error": "too_soon", "wait": round(reply.wait, 2)}, 429)
             case Verdict.TAKEN:
-                if self._keeper.knows(request.cookies.get(COOKIE, ""), now):
-                    return JSONResponse({"paired": True})
-                return JSONResponse({"error": "taken"}, 409)
+                if self._is_known(request, now):
+                    return _json({"paired": True})
+                return _json({"error": "taken"}, 409)
             case Verdict.OVER:
-                return JSONResponse({"error": "ended"}, 410)
+                return _json({"error": "ended"}, 410)
 
     # -- for the one browser that was let in --
 
@@ -174,12 +188,12 @@ class PageApp:
             await asyncio.sleep(_PAUSE)
         left = self._keeper.seconds_left(time.monotonic())
         if not left:
-            return JSONResponse({"error": "ended"}, 410)
+            return _json({"error": "ended"}, 410)
         if not self._watch.scene:
-            return JSONResponse({"error": "the device does not answer yet"}, 503)
+            return _json({"error": "the device does not answer yet"}, 503)
         wall, boot = self._device.clocks()
         clocks = {"wall": wall // 1000, "uptime": boot / 1e6, "ends_in": round(left, 1)}
-        return JSONResponse({**self._watch.feed.news(since), **self._watch.scene, "now": clocks})
+        return _json({**self._watch.feed.news(since), **self._watch.scene, "now": clocks})
 
     def _is_news(self, since: int) -> bool:
         self._watch.want()
@@ -189,12 +203,12 @@ class PageApp:
     async def _event(self, request: Request) -> Response:
         item = self._watch.feed.item(_number(request.query_params.get("n")))
         if item is None:
-            return JSONResponse({"error": "it is not kept any more"}, 404)
+            return _json({"error": "it is not kept any more"}, 404)
         body = item.body.decode("utf-8", "replace")
         fields = _fields(body)
         name, is_event = str(fields.get("event", "")), item.found.kind is Kind.EVENT
         properties = fields.get("properties")
-        return JSONResponse(
+        return _json(
             {
                 "json": body,
                 "path": PATHS[item.found.kind],
@@ -208,13 +222,13 @@ class PageApp:
         named = (await _object(request)).get("rows")
         numbers = [one for one in named if type(one) is int] if isinstance(named, list) else []
         if not self._device.can_retry:
-            return JSONResponse({"error": "this page only looks on"}, 409)
+            return _json({"error": "this page only looks on"}, 409)
         rows = self._watch.feed.dead_rows(numbers)
         try:
             restored = await _aside(lambda: self._device.retry(rows))
         except OSError as error:
-            return JSONResponse({"error": str(error)}, 409)
-        return JSONResponse({"restored": restored})
+            return _json({"error": str(error)}, 409)
+        return _json({"restored": restored})
 
     async def _end(self, request: Request) -> Response:
         self._keeper.end()
@@ -233,6 +247,11 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+
+
+def _json(fields: Mapping[str, Any], status: int = 200) -> Response:
+    """An answer; in ASCII, as the name of a file may hold what is no text."""
+    return Response(json.dumps(fields), status, media_type="application/json")
 
 
 def _text(status: int, sentence: str) -> Response:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +56,18 @@ def test_nobody_sees_anything_without_it(visit: Visit, method: str, path: str) -
         visitor.cookie = cookie
         answer = visitor.ask(method, path, {})
         assert (answer.status, answer.fields) == (401, {"error": "unpaired"})
+
+
+def test_another_cookie_of_that_name(visitor: Visitor) -> None:
+    """Other programs on the device can set one: the browser that was let in stays in."""
+    others = ("heap_agent_pairing=guess", "heap_agent_pairing", "=", ";;", "a=heap_agent_pairing=")
+    for other in others:
+        for cookies in (f"{visitor.cookie}; {other}", f"{other};{visitor.cookie}"):
+            headers = {"Cookie": cookies}
+            assert visitor.ask("GET", "event?n=1", headers=headers).status == 404
+            code = {"code": visitor.pairing.code}
+            assert visitor.ask("POST", "pair", code, headers).status == 200
+        assert visitor.ask("GET", "event?n=1", headers={"Cookie": other}).status == 401
 
 
 def wrong(code: str) -> str:
@@ -266,6 +281,14 @@ def test_the_scene(agent: Agent, visitor: Visitor) -> None:
     ]
     assert abs(scene["now"]["wall"] / 1000 - time.time()) < 60
     assert 0 < scene["now"]["ends_in"] <= 900
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_a_name_that_is_no_text(make_agent: Callable[..., Agent], tmp_path: Path) -> None:
+    """Of the state directory: it is shown as far as it can be."""
+    agent = make_agent(directory=tmp_path / os.fsdecode(b"caf\xe9"))
+    visitor = Visitor(agent.start_ev_pairing()).enter()
+    assert visitor.look()["status"]["directory"].endswith("caf\udce9")
 
 
 def test_an_outage_as_it_happens(agent: Agent, visitor: Visitor, collector: Collector) -> None:
