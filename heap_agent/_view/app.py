@@ -64,6 +64,7 @@ class PageApp:
         secret: The first part of the path.
         pass_: What the cookie holds.
         ended: Called when somebody has ended the pairing from the page, or guessed too often.
+        let_in: Told where the browser that was let in asks from.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class PageApp:
         secret: str,
         pass_: str,
         ended: Callable[[], None],
+        let_in: Callable[[tuple[str, int] | None], None],
     ) -> None:
         self._device = device
         self._watch = watch
@@ -84,6 +86,7 @@ class PageApp:
         self._base = f"/{secret}/"
         self._pass = pass_
         self._ended = ended
+        self._let_in = let_in
         self._page, policy = _read_page()
         self._headers = {**_HEADERS, "Content-Security-Policy": policy}
         self._open: Mapping[tuple[str, str], Handler] = {
@@ -129,6 +132,7 @@ class PageApp:
             return _json({"error": "ended"}, 410)
         if not self._is_known(request, now):
             return _json({"error": "unpaired"}, 401)
+        self._let_in(request.scope["client"])
         return await self._closed[wanted](request)
 
     def _is_known(self, request: Request, now: float) -> bool:

@@ -47,19 +47,35 @@ _logger.addHandler(logging.NullHandler())
 
 
 class _Connections:
-    """The open connections by peer address; only the server's loop touches them."""
+    """
+    The open connections by peer address; only the server's loop touches them.
 
-    def __init__(self) -> None:
+    Args:
+        most: How many there may be; None: any number.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
         self.closing = False
+        self._most = most
         self._transports: dict[Peer, asyncio.Transport] = {}
+        self._kept: set[Peer] = set()
 
     def add(self, peer: Peer, transport: asyncio.Transport) -> None:
         self._transports[peer] = transport
         if self.closing:
             _cut(transport)
+        elif self._most is not None and len(self._transports) > self._most:
+            # Each takes a file of the host program's, also one that never asks.
+            strangers = (known for known in self._transports if known not in self._kept)
+            _cut(self._transports.pop(next(strangers)))
+
+    def keep(self, peer: Peer) -> None:
+        if self._most is not None and len(self._kept) < self._most // 2:
+            self._kept.add(peer)
 
     def remove(self, peer: Peer) -> None:
         self._transports.pop(peer, None)
+        self._kept.discard(peer)
 
     def cut(self, peer: Peer) -> None:
         transport = self._transports.get(peer)
@@ -167,7 +183,8 @@ class BackgroundServer:
         keyfile: PEM file of its key.
         listener: A bound socket to be used instead of a new one.
         name: Of the server's thread.
-        most: Connections at a time; beyond that the answer is 503. None: any number.
+        most: Connections at a time: for one beyond that the oldest is cut that is not
+            kept. None: any number.
 
     Raises:
         OSError: The port is taken.
@@ -216,8 +233,8 @@ class BackgroundServer:
         """
         if self._thread is not None:
             return
-        self._connections = _Connections()
-        config = _Config(app, self._connections, limit_concurrency=self._most, **self._tls)
+        self._connections = _Connections(self._most)
+        config = _Config(app, self._connections, **self._tls)
         # These two here, where an error reaches the caller, and not in the thread.
         config.load()
         self._reserve().listen(_BACKLOG)
@@ -258,6 +275,12 @@ class BackgroundServer:
         Close a connection without an answer; only from within the application.
         """
         self._connections.cut(peer)
+
+    def keep(self, peer: Peer) -> None:
+        """
+        Cut others sooner than this connection; only from within the application.
+        """
+        self._connections.keep(peer)
 
     def _reserve(self) -> socket.socket:
         if self._socket is None:

@@ -238,6 +238,13 @@ class _Session:
             from heap_agent._view.app import PageApp
             from heap_agent._view.serving import BackgroundServer
 
+        server = BackgroundServer(
+            self._bind,
+            0,
+            listener=self._listener,
+            name="heap-agent-page",
+            most=_CONNECTIONS,
+        )
         app = PageApp(
             self._device,
             self._watch,
@@ -246,13 +253,7 @@ class _Session:
             secret=self._secret,
             pass_=self._pass,
             ended=self._ending.set,
-        )
-        server = BackgroundServer(
-            self._bind,
-            0,
-            listener=self._listener,
-            name="heap-agent-page",
-            most=_CONNECTIONS,
+            let_in=server.keep,
         )
         self._watch.start()
         server.start(app)

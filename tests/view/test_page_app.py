@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +230,35 @@ def test_a_long_body(visitor: Visitor) -> None:
     """It is not taken in."""
     answer = visitor.ask("POST", "retry", {"rows": list(range(100_000))})
     assert answer.fields == {"restored": 0}
+
+
+def test_a_crowd_of_connections(visitor: Visitor) -> None:
+    """It takes few of the program's files, and the browser that was let in is answered."""
+    peer = str(visitor.url.hostname), visitor.url.port or 0
+    headers = {"Host": visitor.url.netloc, "Cookie": visitor.cookie}
+    path = f"{visitor.url.path}event?n=1"
+    stays = http.client.HTTPConnection(*peer, timeout=30)
+    with ExitStack() as crowd, closing(stays):
+        for _ in range(3):
+            stays.request("GET", path, headers=headers)
+            assert stays.getresponse().read()
+            strangers = [crowd.enter_context(socket.create_connection(peer)) for _ in range(50)]
+            for stranger in strangers[:25]:
+                # Half a request: nobody knows yet who it is.
+                stranger.send(b"GET / HTTP/1.1\r\n")
+            assert visitor.ask("GET", "event?n=1").status == 404
+        own = stays.sock
+        assert own is not None and open_at(visitor.url.port or 0) <= 40
+        stays.request("GET", path, headers=headers)
+        assert stays.getresponse().status == 404 and stays.sock is own
+
+
+def open_at(port: int) -> int:
+    """Connections that a port's server has open; 0 where the system does not tell."""
+    table = Path("/proc/self/net/tcp")
+    rows = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
+    local, established = f"0100007F:{port:04X}", "01"
+    return sum(row[1:4:2] == [local, established] for row in rows)
 
 
 # -- what is told --------------------------------------------------------------------
