@@ -261,7 +261,11 @@ def test_recording_is_the_same_while_somebody_watches(make_agent: MakeAgent) -> 
     agent.track("e", {"a": 1})
 
     def cost() -> int:
-        return min(bytecodes(lambda: agent.track("e", {"a": 1})) for _ in range(5))
+        def work() -> None:
+            agent.track("e", {"a": 1})
+
+        bytecodes(work)  # 3.12 counts only from the second time on
+        return min(bytecodes(work) for _ in range(5))
 
     before = cost()
     visitor = Visitor(agent.start_ev_pairing()).enter()
