@@ -69,7 +69,7 @@ def show(
     elif not sys.stdout.isatty():
         for items in news:
             for item in items:
-                click.echo(_line(item))
+                click.echo(_line(item, watch.scene))
             sys.stdout.flush()
     else:
         _show_table(watch, news)
@@ -104,9 +104,10 @@ def _matches(item: Mapping[str, Any], wanted: str | None) -> bool:
     return any(wanted.casefold() in str(part).casefold() for part in parts if part is not None)
 
 
-def _line(item: Mapping[str, Any]) -> str:
+def _line(item: Mapping[str, Any], scene: Mapping[str, Any]) -> str:
     place, _ = _PLACES[item["place"]]
-    return f"{_time(item)}  {place:<10}{_marks(item):<3}{_name(item)}  {_who(item)}  {_shown(item)}"
+    head = f"{_time(item)}  {place:<10}{_marks(item):<3}{_name(item)}"
+    return f"{head}  {_who(item)}  {_shown(item, scene)}"
 
 
 # -- a terminal ---------------------------------------------------------------------
@@ -115,6 +116,7 @@ def _line(item: Mapping[str, Any]) -> str:
 def _show_table(watch: Watch, news: Iterator[list[dict[str, Any]]]) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     rows: deque[dict[str, Any]] = deque(maxlen=500)
+    shown = -1
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as screen:
         for items in news:
             known = {row["n"]: index for index, row in enumerate(rows)}
@@ -123,7 +125,10 @@ def _show_table(watch: Watch, news: Iterator[list[dict[str, Any]]]) -> None:
                     rows[known[item["n"]]] = item
             fresh = [item for item in items if item["n"] not in known]
             rows.extend(fresh)
-            screen.update(_screen(watch, rows, console.height), refresh=True)
+            # Nothing is sent over a thin line that is there already.
+            if shown != watch.feed.version:
+                shown = watch.feed.version
+                screen.update(_screen(watch, rows, console.height), refresh=True)
 
 
 def _screen(watch: Watch, rows: deque[dict[str, Any]], height: int) -> RenderableType:
@@ -131,7 +136,7 @@ def _screen(watch: Watch, rows: deque[dict[str, Any]], height: int) -> Renderabl
     table.add_column("time", no_wrap=True, min_width=12)
     table.add_column("event", no_wrap=True, ratio=3, overflow="ellipsis")
     table.add_column("who", no_wrap=True, ratio=2, overflow="ellipsis")
-    table.add_column("session", no_wrap=True, width=6)
+    table.add_column("session", no_wrap=True, width=7)
     table.add_column("", no_wrap=True, width=2)
     table.add_column("properties", no_wrap=True, ratio=5, overflow="ellipsis")
     table.add_column("where", no_wrap=True, width=10)
@@ -143,7 +148,7 @@ def _screen(watch: Watch, rows: deque[dict[str, Any]], height: int) -> Renderabl
             Text(_who(item)),
             Text(str(item["session"] or "")[-6:], "dim"),
             Text(_marks(item), "magenta"),
-            Text(_shown(item), "dim"),
+            Text(_shown(item, watch.scene), "dim"),
             Text(place, style),
         )
     if not rows:
@@ -201,9 +206,11 @@ def _marks(item: Mapping[str, Any]) -> str:
     return "~" * bool(item["mended"]) + "t" * (item["moved"] is not None)
 
 
-def _shown(item: Mapping[str, Any]) -> str:
-    pairs = (
-        f"{key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in item["properties"].items()
+def _shown(item: Mapping[str, Any], scene: Mapping[str, Any]) -> str:
+    # Its own first: those that are on every event say nothing about this one.
+    everywhere = {**scene["properties"]["device"], **scene["properties"]["event"]}
+    properties = dict(
+        sorted(item["properties"].items(), key=lambda pair: pair in everywhere.items())
     )
+    pairs = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in properties.items())
     return one_line(" ".join(pairs)) + " …" * bool(item["cut"])
