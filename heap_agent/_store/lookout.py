@@ -40,7 +40,8 @@ _DEAD: Final = 200
 #: Rows that are only looked at to find those that were seen in a journal.
 _HEADS: Final = 4_000
 
-#: Rows that are watched until they leave: beyond that the oldest are let go.
+#: Rows that are watched until they leave, and as many events until they are in the queue:
+#: beyond that the oldest are let go.
 _WATCHED: Final = 2_000
 
 #: Journals that are remembered, though their files have gone.
@@ -246,6 +247,9 @@ class Lookout:
             sightings += in_queue
         except (DatabaseTrouble, OSError) as error:
             trouble = str(error)
+        for key in list(self._pending)[:-_WATCHED]:
+            # Nobody absorbs. Once somebody does it is seen in the queue, as a new one.
+            del self._pending[key]
         recorded = self._count(sightings, others)
         self._first = False
         return Sight(sightings, changes, recorded, clocks, trouble)

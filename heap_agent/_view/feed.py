@@ -42,9 +42,10 @@ NEWS: Final = 200
 #: Properties of an item in a list take no more JSON than this; the whole is a detail.
 _LISTED_BYTES: Final = 4_096
 
-#: Exchanges that wait to be taken in, and bytes of what they have sent.
+#: Exchanges, and bytes of the rows in them, that wait to be taken in: the last one may be
+#: as long as a request.
 _WAITING: Final = 256
-_WAITING_BYTES: Final = 2_097_152
+_WAITING_BYTES: Final = 4_194_304
 
 #: Changes of state that are kept.
 _CHANGES: Final = 200
@@ -174,10 +175,10 @@ class Feed:
         """
         A request is over: for the sender, which never waits here.
         """
-        self._waiting_bytes += sum(len(row.entry.body) for row in exchange.rows)
         if self._waiting_bytes > _WAITING_BYTES:
             # Whoever takes them in has fallen behind; the directory tells the rest.
             exchange = exchange._replace(rows=())
+        self._waiting_bytes += sum(len(row.entry.body) for row in exchange.rows)
         self._exchanges.append(exchange)
 
     def take(

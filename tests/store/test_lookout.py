@@ -162,6 +162,24 @@ def test_a_flood_into_the_queue(state_dir: Path) -> None:
         balanced(store)
 
 
+def test_nobody_absorbs(state_dir: Path) -> None:
+    """What is seen is not remembered for ever; once somebody does the newest are found."""
+    with opened(state_dir) as store:
+        lookout = Lookout(state_dir)
+        lookout.look()
+        for number in range(4_000):
+            track(store, n=number)
+            if number % 200 == 0:
+                lookout.look()
+        lookout.look()
+        assert len(lookout._pending) == 2_000
+        absorb(store)
+        sight = lookout.look()
+        assert sum(seen.found is None for seen in sight.sightings) == 2_000
+        assert not lookout._pending
+        balanced(store)
+
+
 def test_several_journals(state_dir: Path) -> None:
     """Those of other processes are seen, and counted from their beginning."""
     with opened(state_dir) as store:

@@ -254,7 +254,7 @@ def test_a_side_buffer_that_is_full(watcher: Watcher) -> None:
         watcher.absorb()
         watcher.exchange(*[one.id for one in watcher.queue.front()])
     rows = [row for exchange in watcher.feed._exchanges for row in exchange.rows]
-    assert 0 < sum(len(row.entry.body) for row in rows) <= 2_097_152
+    assert 0 < sum(len(row.entry.body) for row in rows) < KEPT_BYTES + 1_000_000
     assert len(watcher.feed._exchanges) == 256
     news = watcher.look()
     assert len(watcher.items) + news["left_out"] >= KEPT
@@ -317,3 +317,17 @@ def test_an_hour_is_noted(watcher: Watcher) -> None:
 def test_when_it_began(watcher: Watcher) -> None:
     """What was recorded before is for others to know."""
     assert watcher.feed.began == 60.0
+
+
+def test_nobody_takes_in_what_is_sent(watcher: Watcher) -> None:
+    """Who sends large events fills no memory while nobody looks; the books tell of the rest."""
+    wide = {f"k{number}": "x" * 1_000 for number in range(500)}
+    for _ in range(15):
+        track(watcher.store, **wide)
+    watcher.absorb()
+    for row in range(1, 16):
+        watcher.exchange(row)
+    held = sum(len(row.entry.body) for exchange in watcher.feed._exchanges for row in exchange.rows)
+    assert KEPT_BYTES // 2 < held < KEPT_BYTES + 1_000_000
+    track(watcher.store)
+    assert watcher.look()["left_out"] + len(watcher.items) == 16
