@@ -225,12 +225,18 @@ class Outbox:
         if self._scheduler is not None:
             self._scheduler.run_after(0.0)
 
+    def wake(self) -> None:
+        """
+        Let the sender have a look at once, and start it where nothing has waited so far.
+        """
+        self._start(0.0)
+
     def add_requests(self, requests: Iterable[Request]) -> None:
         """
         Carry out at once what other processes have asked for.
         """
         self.drain.add_requests(requests)
-        self._start(0.0)
+        self.wake()
 
     def change_interval(self, seconds: float) -> None:
         """

@@ -79,7 +79,8 @@ class AgentDevice:
     def retry(self, rows: Sequence[int]) -> int:
         """Put dead letters back into the queue, here or in the process that delivers."""
         restored = dead.order(self._store, dead.RETRY, list(rows), own=False)
-        self._outbox.hurry()
+        if self._store.ledger is not None:
+            self._outbox.wake()
         return restored
 
     def tap(self, watch: Callable[[Exchange], None] | None) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import balanced
 from visitor import Visitor
 
 from heap_agent import Agent
@@ -435,3 +436,25 @@ def test_a_wrong_clock(make_agent: Callable[..., Agent], collector: Collector) -
     detail = visitor.ask("GET", f"event?n={item['n']}").fields
     assert detail["recorded_as"].startswith("2026-01-01T00:00:0")
     assert json.loads(detail["json"])["timestamp"] == item["time"]
+
+
+def test_dead_letters_of_an_earlier_run(
+    make_agent: Callable[..., Agent], collector: Collector
+) -> None:
+    """They are sent at once, though nothing has waited so far, and no delivery is due."""
+    agent = make_agent(endpoint=collector.url)
+    collector.reply(400, 400, 400, 400)
+    agent.track("Bad")
+    agent.flush()
+    assert agent.status().dead == 1
+    agent.shutdown()
+    collector.normal()
+    agent = make_agent(endpoint=collector.url)
+    visitor = Visitor(agent.start_ev_pairing()).enter()
+    visitor.until(lambda: visitor.place("Bad") == "dead")
+    time.sleep(1.5)  # the keeper has looked, and found nothing to be sent
+    item = visitor.named("Bad")
+    assert item is not None
+    assert visitor.ask("POST", "retry", {"rows": [item["n"]]}).fields == {"restored": 1}
+    visitor.until(lambda: visitor.place("Bad") == "sent")
+    balanced(agent)
