@@ -71,7 +71,7 @@ class Exchange(NamedTuple):
     One request, and what came of it.
 
     Attributes:
-        rows: What was sent; none with a probe.
+        rows: What was sent; none with a probe, nor where it was to be erased meanwhile.
         verdict: What became of them.
         outcome: The answer, or why there was none.
         seconds: What it took.
@@ -486,7 +486,7 @@ class Drain:
         if not allowed:
             return Outcome(Answer.REACHED)
         outcome = self._timed(lambda: self._transport.probe(TRACK_PATH, timeout=timeout))
-        self._tell((), self._receive(outcome), outcome)
+        self._tell(0, (), self._receive(outcome), outcome)
         return outcome
 
     def _send(self, ledger: Ledger, step: Send, timeout: float | None) -> float | None:
@@ -525,7 +525,9 @@ class Drain:
             ledger.queue.set_in_flight(())
             return None
         verdict = self._receive(outcome)
-        self._tell(rows, verdict, outcome)
+        accepted = sum(row.entry.kind is Kind.EVENT for row in rows) if verdict.ack else 0
+        shown = rows if ledger.queue.purges == purges else ()
+        self._tell(accepted, shown, verdict, outcome)
         self._settle(_Unsettled(ledger, verdict, outcome))
         if verdict.ack and len(body) > WAL_BYTES // 4:
             # The log is of no use any more: what it holds of these rows need not be
@@ -558,12 +560,13 @@ class Drain:
         self._note(outcome)
         return verdict
 
-    def _tell(self, rows: Sequence[Stored], verdict: Verdict, outcome: Outcome) -> None:
+    def _tell(
+        self, accepted: int, rows: Sequence[Stored], verdict: Verdict, outcome: Outcome
+    ) -> None:
         """
         Say what a request was like, for whoever looks on.
         """
         seconds = self._round_trip / 1e6
-        accepted = sum(row.entry.kind is Kind.EVENT for row in rows) if verdict.ack else 0
         good = outcome.answer in (Answer.ACCEPTED, Answer.REACHED)
         self._store.hour.at(self._now()).request(good=good, events=accepted, seconds=seconds)
         watch = self.watch

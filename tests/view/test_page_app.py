@@ -10,12 +10,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import balanced
+from helpers import balanced, eventually
 from visitor import Visitor
 
 from heap_agent import Agent
@@ -408,6 +409,34 @@ def test_whoever_opts_out_is_not_shown_any_longer(agent: Agent, visitor: Visitor
     assert visitor.ask("GET", "event?n=1").status == 404
     assert visitor.scene["status"]["opted_out"]
     assert "alice" not in json.dumps(visitor.look())
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_what_is_erased_while_it_is_sent(
+    agent: Agent, visitor: Visitor, collector: Collector, forget: bool
+) -> None:
+    """It may still arrive at Heap, but it does not come back to the page."""
+    agent.identify("alice")
+    agent.track("First")
+    assert agent.flush(timeout=30)
+    collector.delay = 4.0
+    agent.track("Secret")
+    with ThreadPoolExecutor() as pool:
+        flush = pool.submit(agent.flush, 30)
+        eventually(lambda: agent._outbox.drain.in_flight)
+        eventually(lambda: agent._outbox.drain._under_way)
+        if forget:
+            agent.forget(identity="alice")
+        else:
+            agent.opt_out()
+        visitor.look()
+        visitor.until(lambda: not visitor.items)
+        flush.result()
+    assert agent._pairings is not None and agent._pairings._visualizer._running is not None
+    feed = agent._pairings._visualizer._running._watch.feed
+    visitor.until(lambda: not feed._exchanges)
+    visitor.look()
+    assert not visitor.items and not feed._items
 
 
 def test_a_wrong_clock(make_agent: Callable[..., Agent], collector: Collector) -> None:
