@@ -258,13 +258,23 @@ class Lookout:
         events: dict[str, list[int]] = {journal: [] for journal in others}
         for sighting in sightings:
             journal, _, number = sighting.key.partition("-")
-            with suppress(ValueError):
-                events.setdefault(journal, []).append(int(number, 16))
+            if sighting.found is not None or journal in self._lines:
+                with suppress(ValueError):
+                    events.setdefault(journal, []).append(int(number, 16))
         return sum(
-            self._lines.setdefault(journal, _Line(None)).count(seen, others.get(journal, ()))
+            self._line(journal, seen).count(seen, others.get(journal, ()))
             for journal, seen in events.items()
             if len(journal) == _WRITER
         )
+
+    def _line(self, journal: str, seen: Sequence[int]) -> _Line:
+        """
+        One that nobody has seen began and ended between two looks: what is in the queue of
+        it is all that is known.
+        """
+        if journal not in self._lines:
+            self._lines[journal] = _Line(None if self._first else min(seen) - 1)
+        return self._lines[journal]
 
     # -- journals --
 
@@ -346,7 +356,7 @@ class Lookout:
         known = [head for head in heads if head[4] in self._pending]
         others = [head for head in heads if head[4] not in self._pending][-_ROWS:]
         for head in known:
-            del self._pending[head[4]]
+            self._pending.pop(head[4], None)  # a copy of a part makes two rows of one event
             yield self._noted(head, head[4], None)
         bodies = _bodies(reader, "entry", [head[0] for head in others])
         for head in others:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,41 @@ def test_several_journals(state_dir: Path) -> None:
             assert sight.recorded == 3
         absorb(store)
         assert standings(lookout.look()) == [QUEUE] * 3
+        balanced(store)
+
+
+def test_journals_that_end_between_two_looks(state_dir: Path) -> None:
+    """Of a program that lives for a moment every event is counted."""
+    with opened(state_dir) as store:
+        lookout = Lookout(state_dir)
+        lookout.look()
+        for number in range(5):
+            with opened(state_dir, store.clock) as other:
+                track(other, n=number)
+                track(other, n=number)
+        absorb(store)
+        store.absorb(freeze=False)
+        sight = lookout.look()
+        assert len(sight.sightings) == sight.recorded == 10
+        deliver(store)
+        assert lookout.look().recorded == 0
+        balanced(store)
+
+
+def test_a_copy_of_a_part(state_dir: Path) -> None:
+    """Somebody has put one there while it was seen: what it makes twice does no harm."""
+    with opened(state_dir) as store:
+        lookout = Lookout(state_dir)
+        lookout.look()
+        track(store, n=1)
+        assert standings(lookout.look()) == [JOURNAL]
+        (part,) = state_dir.glob("*.part")
+        shutil.copy(part, state_dir / "00000000000000aa-00000001.part")
+        absorb(store)
+        rows = {seen.row for seen in lookout.look().sightings if seen.standing is QUEUE}
+        assert store.ledger is not None and len(rows) == store.ledger.queue.count()
+        deliver(store)
+        assert {seen.standing for seen in lookout.look().sightings} <= {GONE}
         balanced(store)
 
 
