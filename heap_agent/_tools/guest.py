@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from heap_agent import _config
-from heap_agent._tools.common import Place, given, missing_app_id, note
+from heap_agent._tools.common import Place, fail, given, missing_app_id, note
 
 if TYPE_CHECKING:
     from heap_agent._agent import Agent
 
-__all__ = ["DIRECTORY", "existing", "guest", "last_word", "load", "meant"]
+__all__ = ["DIRECTORY", "existing", "guest", "last_word", "load", "meant", "refuse_strangers"]
 
 DIRECTORY: Final = click.option(
     "--directory",
@@ -55,6 +55,7 @@ def guest(place: dict[str, Any], *, nameless: bool = False) -> Iterator[Agent]:
     loaded = load(place)
     if loaded.config.app_id is None and not (nameless or loaded.config.disabled):
         raise click.UsageError(missing_app_id(loaded))
+    refuse_strangers(_config.state_directory(loaded.config))
     logger = logging.getLogger("heap_agent")
     _notes.lines.clear()
     logger.addHandler(_notes)
@@ -68,6 +69,31 @@ def guest(place: dict[str, Any], *, nameless: bool = False) -> Iterator[Agent]:
         logger.removeHandler(_notes)
     for line in _notes.lines:
         note(line)
+
+
+def refuse_strangers(directory: Path | None) -> None:
+    """
+    End the command where a directory belongs to somebody else: what root writes there its
+    owner could not read any more.
+    """
+    if directory is None or not hasattr(os, "geteuid"):
+        return
+    try:
+        owner = directory.stat().st_uid
+    except OSError:
+        return
+    if owner not in (os.geteuid(), 0):
+        who = _name_of(owner)
+        fail(f"{directory} belongs to {who}: run this as that user, such as with sudo -u {who}")
+
+
+def _name_of(user: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"'#{user}'"
 
 
 def load(place: dict[str, Any]) -> _config.Loaded:

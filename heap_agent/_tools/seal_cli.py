@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from heap_agent._tools.common import APP_ID, AS_JSON, fail, print_json
-from heap_agent._tools.guest import DIRECTORY, existing, load
+from heap_agent._tools.guest import DIRECTORY, existing, load, refuse_strangers
 
 __all__ = ["COMMANDS"]
 
@@ -39,6 +39,7 @@ def seal(yes: bool, as_json: bool, **place: Any) -> int:
 
     loaded = load(place)
     directory = existing(loaded)
+    refuse_strangers(directory)
     waiting = look(directory, loaded.config, Clock(), ()).queued
     if not yes:
         if not sys.stdin.isatty():

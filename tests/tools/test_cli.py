@@ -306,6 +306,24 @@ def test_an_impossible_directory_fails(command: Command, tmp_path: Path) -> None
         assert "nothing was recorded" in result.sentence
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give away")
+def test_root_looks_at_what_belongs_to_others(command: Command, place: Path) -> None:
+    """And writes nothing there, which its owner could not read any more."""
+    assert command("track", "Ordered", "--directory", place, "--app-id", 11).code == 0
+    for path in (place, *place.iterdir()):
+        os.chown(path, 12_345, 12_345)
+    before = {path: path.read_bytes() for path in place.iterdir()}
+    assert command("status", "--directory", place, "--json").json["recorded"] == 1
+    assert "Ordered" in command("live", "--directory", place, "--timeout", 0).out
+    assert command("dead", "list", "--directory", place, "--json").json["total"] == 0
+    for words in (("track", "Two"), ("flush",), ("dead", "retry", "--all"), ("seal", "--yes")):
+        result = command(*words, "--directory", place, "--app-id", 11)
+        assert result.code == 1 and "sudo -u '#12345'" in result.sentence, words
+    after = {path: path.read_bytes() for path in place.iterdir()}
+    assert {path: after[path] for path in before} == before
+    assert {path.stat().st_uid for path in place.iterdir()} == {12_345}
+
+
 def test_a_directory_at_its_limit_fails(command: Command, place: Path) -> None:
     """Commands alone do not fill the disk: beyond max_bytes an event is dropped, and counted."""
     words = ("track", "Ordered", "--directory", place, "--app-id", 11)
