@@ -11,6 +11,9 @@ Heap gets it once there is a network.
 Attributes:
     user_id, identity, session_id: Of the default agent; None before `init`
         (also as ``userId`` and ``sessionId``).
+
+For pytest, which finds fixtures here (PYTEST_DONT_REWRITE): it need not warn where a
+program was imported before it.
 """
 
 import logging as _logging

@@ -116,6 +116,16 @@ def test_unwanted(heap_test_agent, heap_collector):
     assert "'Purchase' {'dollars': 40, 'item': 'Furby'} was tracked" in text
 
 
+def test_a_program_that_runs_its_tests_itself(tmp_path: Path) -> None:
+    """What is imported before pytest begins is no reason for a warning."""
+    (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n")
+    program = "import heap_agent, pytest; raise SystemExit(pytest.main(['-q', '-W', 'error']))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_who_does_not_use_them_pays_nothing(tmp_path: Path) -> None:
     """No agent, no server and no thread of theirs."""
     code, out = run(
