@@ -166,6 +166,8 @@ def _head(scene: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _delivery(status: Mapping[str, Any]) -> Text:
+    if status["problems"]:
+        return Text(one_line("; ".join(status["problems"])), "bold red")
     if status["opted_out"]:
         return Text("opted out: nothing is recorded or sent", "bold red")
     if status["paused"]:

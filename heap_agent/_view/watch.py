@@ -146,7 +146,7 @@ class Watch:
         self.scene = {
             "can_retry": self._device.can_retry,
             "delivers_here": self._status["delivers_here"],
-            "status": dict(self._status),
+            "status": self._with_trouble(sight.trouble),
             "hour": self._minutes(boot_clock / 1e6),
             "who": {
                 "user_id": force.user_id,
@@ -166,6 +166,12 @@ class Watch:
         }
         if any(self.scene[name] != value for name, value in before.items()):
             self.feed.touch()
+
+    def _with_trouble(self, trouble: str | None) -> dict[str, Any]:
+        problems = list(self._status["problems"])
+        if trouble is not None:
+            problems.append(f"the queue cannot be read: {trouble}")
+        return {**self._status, "problems": problems}
 
     def _wrong_by(self, clocks: Knowledge, offset: int) -> float | None:
         """

@@ -176,6 +176,22 @@ def test_view_on_a_directory_that_cannot_be_written(tmp_path: Path, place: Path)
         place.chmod(mode)
 
 
+@posix
+def test_view_of_a_damaged_queue(tmp_path: Path, place: Path) -> None:
+    """What is in the journals is shown, and why there is no more."""
+    with agent_on(place, shutdown_timeout=0) as agent:
+        agent.track("Buy")
+    for log in place.glob("queue-1.db-*"):
+        log.unlink()
+    (place / "queue-1.db").write_bytes(b"no database" * 1_000)
+    with running(tmp_path, "view", "--directory", place, "--json") as process:
+        assert process.stdout is not None
+        visitor = Visitor(pairing_of(json.loads(process.stdout.readline()))).enter()
+        visitor.until(lambda: visitor.named("Buy"))
+        (problem,) = visitor.scene["status"]["problems"]
+        assert "the queue cannot be read: " in problem
+
+
 # -- live ----------------------------------------------------------------------------
 
 
