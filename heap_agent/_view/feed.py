@@ -158,7 +158,7 @@ class Feed:
         self._cleared = 0
         self._recorded = self._taken = 0  # events since the start, and those that were seen
         self._told = 0  # somebody has seen everything up to this version
-        self._untold = 0  # items that nobody has seen, and that are not kept any more
+        self._untold = 0  # events that nobody has seen, and that are not kept any more
         self._historic: int | None = None  # items up to this number were there at the start
         self._dropped = self._dropped_before = 0
         self._changes: deque[dict[str, Any]] = deque(maxlen=_CHANGES)
@@ -361,7 +361,7 @@ class Feed:
             if item.place == _DEAD and self._bytes <= KEPT_BYTES:
                 continue
             del self._items[key]
-            self._untold += item.first > self._told
+            self._untold += item.first > self._told and item.found.kind is Kind.EVENT
             self._bytes -= len(item.found.body)
             if item.row is not None:
                 self._by_row.pop(item.row, None)

@@ -331,3 +331,18 @@ def test_nobody_takes_in_what_is_sent(watcher: Watcher) -> None:
     assert KEPT_BYTES // 2 < held < KEPT_BYTES + 1_000_000
     track(watcher.store)
     assert watcher.look()["left_out"] + len(watcher.items) == 16
+
+
+def test_only_events_are_left_out(watcher: Watcher) -> None:
+    """A user who is identified makes up for no event."""
+    for _ in range(3_000):
+        track(watcher.store)
+    for number in range(10):
+        actor = Actor("11", f"{number + 5}", f"ann {number}")
+        track(watcher.store, actor=actor._replace(identity=None))
+        watcher.store.record_state({}, identify=actor)
+    watcher.absorb()
+    news = watcher.look()
+    kinds = [item["kind"] for item in watcher.items.values()]
+    assert kinds.count("identify") == 10
+    assert kinds.count("event") + news["left_out"] == 3_010
