@@ -297,18 +297,24 @@ class Drain:
         Carry these out: at once, or, what has to do with delivering, with the next pass.
         """
         for request in requests:
-            serve = self._services.get(request.what)
-            if serve is None:
-                self._requests.append(request)
+            if request.what in self._services:
+                self._store.answer(request, self._serve(request))
             else:
-                self._store.answer(request, serve(request.arguments))
+                self._requests.append(request)
+
+    def _serve(self, request: Request) -> Mapping[str, Any]:
+        try:
+            return self._services[request.what](request.arguments)
+        except Exception as error:  # another process may ask for anything
+            _log.error("a request for %s met %s", request.what, error, exc_info=error)
+            return {"error": f"{type(error).__name__}: {error}"}
 
     def _change_dead(self, what: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         ids = arguments.get("ids")
         try:
             chosen = None if ids is None else [int(id) for id in ids]
             return {"changed": dead.change(self._store, what, chosen)}
-        except (DatabaseTrouble, TypeError, ValueError) as error:
+        except (DatabaseTrouble, TypeError, ValueError, OverflowError) as error:
             return {"error": str(error)}
 
     @property

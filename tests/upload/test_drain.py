@@ -5,11 +5,14 @@ The sender's loop with a real store and a sender that answers as it is told.
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -21,6 +24,8 @@ from heap_agent._core.delivery import Delivery, Policy
 from heap_agent._core.events import Actor, Kind
 from heap_agent._core.outcomes import Answer, Outcome, unreachable
 from heap_agent._core.state import PAUSED
+from heap_agent._store import dead, outlook
+from heap_agent._store.absorb import Request
 from heap_agent._store.journal import Seams
 from heap_agent._store.store import Store
 from heap_agent._store.system import Clock
@@ -459,3 +464,17 @@ def test_a_clock_that_was_just_set_is_noticed_before_rows_are_frozen(
     assert here.counts == (0, 1, 0)
     balanced(store)
     store.close()
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"ids": [10**30]}, {"ids": [math.inf]}, {"ids": "x"}, {"ids": 5}, [], "x", None]
+)
+def test_a_request_that_makes_no_sense(make: Callable[..., Setting], arguments: Any) -> None:
+    """Whatever another process asks for, it is told, and the loop goes on."""
+    setting = make()
+    assert setting.store.directory is not None
+    for what in (dead.RETRY, dead.DISCARD):
+        setting.drain.add_requests([Request(what, what, arguments)])
+        answer = outlook.read_memo(setting.store.directory, f"answer:{what}")
+        assert "error" in json.loads(answer or "")
+    balanced(setting.store)
