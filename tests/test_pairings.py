@@ -23,6 +23,7 @@ from visitor import Visitor
 
 from heap_agent import Agent, InvalidCall, Pairing
 from heap_agent._agent import PAIR, UNPAIR
+from heap_agent._view.watch import LOOK, pause_after
 from heap_agent.testing import Collector
 
 MakeAgent = Callable[..., Agent]
@@ -285,6 +286,13 @@ def test_nobody_looks_while_nobody_asks(make_agent: MakeAgent) -> None:
     assert session is not None and session._watch.scene == {}
     Visitor(session.pairing).enter().look()
     assert session._watch.scene != {}
+
+
+def test_looks_take_a_share_of_one_core() -> None:
+    """A tenth at most while much is recorded, as long as news come within a second."""
+    assert pause_after(0.0) == pause_after(0.001) == LOOK
+    assert pause_after(0.06) == pytest.approx(0.54)
+    assert pause_after(5.0) == 1.0
 
 
 # -- the gesture ---------------------------------------------------------------------

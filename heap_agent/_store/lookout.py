@@ -411,10 +411,12 @@ class Lookout:
         """
         What was seen in a journal, was read by the owner, and is not in the queue.
         """
+        gone: dict[PartFile, bool] = {}
         for key, (part, end) in list(self._pending.items()):
             position = positions.get(part.place)
-            read = not part.path.exists() if position is None else position >= end
-            if read:
+            if position is None and part not in gone:
+                gone[part] = not part.path.exists()
+            if gone[part] if position is None else position >= end:
                 del self._pending[key]
                 yield Sighting(key, Standing.GONE)
 

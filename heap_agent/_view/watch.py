@@ -25,6 +25,10 @@ _log = logging.getLogger("heap_agent.visualizer")
 LOOK: Final = 0.25
 _SCENE: Final = 1.0
 
+#: Of one core no more than a tenth, but not so little that news come late.
+_SHARE: Final = 0.1
+_LONGEST: Final = 1.0
+
 #: Seconds by which a clock may differ that is right: answers take their time.
 _RIGHT: Final = 5.0
 
@@ -102,6 +106,7 @@ class Watch:
                 self._wake.wait_for(lambda: self._stopping or self._is_wanted)
                 if self._stopping:
                     return
+            began = time.thread_time()
             try:
                 self.look()
                 self._last_error = ""
@@ -111,7 +116,8 @@ class Watch:
                     self._last_error = text
                     _log.error("a look at the directory met %s", text, exc_info=error)
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping, LOOK)
+                pause = pause_after(time.thread_time() - began)
+                self._wake.wait_for(lambda: self._stopping, pause)
 
     def look(self) -> None:
         """
@@ -199,6 +205,16 @@ class Watch:
             }
             for ago, (here, there) in enumerate(zip(seen, known, strict=True))
         ]
+
+
+def pause_after(seconds: float) -> float:
+    """
+    Seconds until the next look.
+
+    Args:
+        seconds: Of a core, that the last one took: much while much is recorded.
+    """
+    return min(max(LOOK, seconds / _SHARE - seconds), _LONGEST)
 
 
 #: What somebody who watches is told of at once when it changes.
