@@ -141,7 +141,13 @@ _BY_TEXT: Final = {
 }
 
 
-def _translate(error: sqlite3.Error) -> DatabaseTrouble:
+#: What `sqlite3` raises; the second where a damaged name stands in SQLite's own message.
+_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+
+
+def _translate(error: sqlite3.Error | UnicodeDecodeError) -> DatabaseTrouble:
+    if isinstance(error, UnicodeDecodeError):
+        error = sqlite3.DatabaseError(error.object.decode("utf-8", "replace"))
     name = getattr(error, "sqlite_errorname", "") or ""
     for prefix, trouble in _BY_NAME.items():
         if name.startswith(prefix):
@@ -230,7 +236,7 @@ class Database:
                 version = looking.execute("PRAGMA user_version").fetchone()[0]
             finally:
                 looking.close()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise _translate(error) from error
         self._refuse_version(version)
 
@@ -267,7 +273,7 @@ class Database:
                 opened, self._opened = self._opened, None
                 if opened is not None:
                     opened.close()
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, _ERRORS):
                     raise _translate(error) from error
                 raise
         return self._opened
@@ -341,7 +347,7 @@ class Database:
                     self.undone += 1
                     connection.execute("ROLLBACK")
                 yield connection
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 raise _translate(error) from error
 
     @contextmanager
@@ -492,7 +498,7 @@ class Reader:
             opening.enter_context(undivided())
             try:
                 self._connection = opening.enter_context(closing(self._connect()))
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 raise _translate(error) from error
             if self._damaged:
                 self._connection.text_factory = _text_or_bytes
@@ -548,7 +554,7 @@ class Reader:
         """
         try:
             return self._connection.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise _translate(error) from error
 
     @contextmanager
@@ -559,7 +565,7 @@ class Reader:
         try:
             with closing(self._connection.execute(sql, parameters)) as rows:
                 yield rows
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise _translate(error) from error
 
 

@@ -291,6 +291,20 @@ def test_a_damaged_queue_is_told(state_dir: Path) -> None:
     assert names(sight) == [(1, JOURNAL)]
 
 
+def test_a_damaged_name_in_the_queue(state_dir: Path) -> None:
+    """SQLite's message, which is no text, is told; the owner begins anew and keeps the books."""
+    with opened(state_dir) as store:
+        track(store, n=1)
+        absorb(store)
+    queue = state_dir / "queue-1.db"
+    queue.write_bytes(queue.read_bytes().replace(b"TABLE entry", b"T\xf1BLE entry"))
+    assert "malformed" in str(Lookout(state_dir).look().trouble)
+    with opened(state_dir) as store:
+        track(store, n=2)
+        absorb(store)
+        balanced(store)
+
+
 def test_what_another_version_wrote_is_passed_over(state_dir: Path) -> None:
     """The owner counts it as damaged."""
     with opened(state_dir) as store:
