@@ -83,9 +83,15 @@ class AgentDevice:
             self._outbox.wake()
         return restored
 
-    def tap(self, watch: Callable[[Exchange], None] | None) -> None:
+    def tap(self, watch: Callable[[Exchange], None]) -> None:
         """Have the sender tell of each request."""
         self._outbox.drain.watch = watch
+
+    def untap(self, watch: Callable[[Exchange], None]) -> None:
+        """Have it tell this one no more."""
+        drain = self._outbox.drain
+        if drain.watch == watch:
+            drain.watch = None
 
 
 class Pairings:
@@ -133,7 +139,7 @@ class Pairings:
 
     def close(self) -> None:
         """
-        End the pairing, and let none begin any more.
+        End the pairing, and let none begin any more. Nobody waits for the page.
         """
         self._visualizer.close()
 

@@ -145,7 +145,7 @@ def test_after_shutdown(make_agent: MakeAgent) -> None:
     agent = make_agent()
     pairing = agent.start_ev_pairing()
     agent.shutdown()
-    assert refused(pairing)
+    eventually(lambda: refused(pairing))
     eventually(lambda: not threads())
     with pytest.raises(InvalidCall, match="after shutdown"):
         agent.start_ev_pairing()
@@ -491,3 +491,17 @@ def test_a_forked_child_has_no_page(make_agent: MakeAgent) -> None:
     visitor.until(lambda: visitor.named("Child"))
     agent.stop_ev_pairing()
     assert refused(visitor.pairing)
+
+
+def test_an_old_page_takes_nothing_from_a_new_one(make_agent: MakeAgent) -> None:
+    """What ends late does not stop the sender from telling whoever came after it."""
+    agent = make_agent()
+    device = agent._visualizer._visualizer._device
+    first: list[object] = []
+    second: list[object] = []
+    device.tap(first.append)
+    device.tap(second.append)
+    device.untap(first.append)
+    assert agent._outbox.drain.watch == second.append
+    device.untap(second.append)
+    assert agent._outbox.drain.watch is None

@@ -89,5 +89,8 @@ class Onlooker:
         """The program's log knows."""
         return ()
 
-    def tap(self, watch: Callable[[Exchange], None] | None) -> None:
+    def tap(self, watch: Callable[[Exchange], None]) -> None:
+        """Nobody sends here."""
+
+    def untap(self, watch: Callable[[Exchange], None]) -> None:
         """Nobody sends here."""

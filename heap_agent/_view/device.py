@@ -75,5 +75,8 @@ class Device(Protocol):
     def mended(self, event: str) -> Sequence[str]:
         """What was mended in events of this name, a sentence each, as far as it is known."""
 
-    def tap(self, watch: Callable[[Exchange], None] | None) -> None:
-        """Have the sender tell of each request, or stop it."""
+    def tap(self, watch: Callable[[Exchange], None]) -> None:
+        """Have the sender tell of each request, this one alone."""
+
+    def untap(self, watch: Callable[[Exchange], None]) -> None:
+        """Have the sender tell this one no more; another that has come since stays."""

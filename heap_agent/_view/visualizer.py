@@ -155,10 +155,14 @@ class Visualizer:
 
     def close(self) -> None:
         """
-        End the pairing, and let none begin any more, also where one is about to.
+        End the pairing, and let none begin any more, also where one is about to. The page
+        is gone in a moment, for which nobody waits.
         """
         self._closed = True
-        self.stop()
+        with self._lock:
+            session, self._running = self._running, None
+        if session is not None:
+            session.end()
 
     @property
     def running(self) -> bool:
@@ -212,9 +216,12 @@ class _Session:
         except RuntimeError as error:  # too many, or the interpreter is about to end
             raise OSError(str(error)) from error
 
-    def stop(self) -> None:
+    def end(self) -> None:
         self._keeper.end()
         self._ending.set()
+
+    def stop(self) -> None:
+        self.end()
         self._thread.join(_PATIENCE)
 
     def _main(self) -> None:

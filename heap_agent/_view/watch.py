@@ -79,7 +79,7 @@ class Watch:
         """
         End the thread; a look that is under way is not waited for.
         """
-        self._device.tap(None)
+        self._device.untap(self.feed.exchanged)
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
