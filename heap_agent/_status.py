@@ -58,6 +58,8 @@ class Status:
             None where none is queued.
         last_delivery: When Heap last accepted something; None if never.
         last_error: Why the last attempt failed, or None.
+        failing_since: When delivery began to fail, by the device's clock, over restarts too;
+            None while it does not. (An event that is refused is no such failure.)
         next_attempt: Seconds until delivery goes on after a wait; None where it
             does not wait.
         drain_eta: Seconds that the queue takes at the budgets' pace; None where
@@ -86,6 +88,7 @@ class Status:
     oldest_age: float | None
     last_delivery: datetime | None
     last_error: str | None
+    failing_since: datetime | None
     next_attempt: float | None
     drain_eta: float | None
     app_id: str | None
@@ -107,8 +110,9 @@ class Status:
         found = attrs.asdict(self)
         found["dropped_by"], found["repaired_by"] = dict(self.dropped_by), dict(self.repaired_by)
         found["problems"] = list(self.problems)
-        if self.last_delivery is not None:
-            found["last_delivery"] = self.last_delivery.isoformat()
+        for name in ("last_delivery", "failing_since"):
+            if found[name] is not None:
+                found[name] = found[name].isoformat()
         return found
 
 
@@ -145,6 +149,7 @@ def read_status(
         status,
         last_delivery=status.last_delivery if last_delivery is None else _moment(last_delivery),
         last_error=drain.last_error,
+        failing_since=_moment_or_none(drain.failing_since),
         next_attempt=drain.next_attempt or None,
     )
 
@@ -209,8 +214,9 @@ def _status_of(books: outlook.Books, now: int, **known: Any) -> Status:
         repaired_by=repaired_by,
         bytes=books.bytes,
         oldest_age=None if books.oldest is None else max(0.0, (now - books.oldest) / 1e6),
-        last_delivery=None if last_delivery is None else _moment(last_delivery),
+        last_delivery=_moment_or_none(last_delivery),
         last_error=report.get("last_error"),
+        failing_since=_moment_or_none(report.get("failing_since")),
         next_attempt=_longest_wait(_memo(books.memo, MEMO)) or None,
         **known,
     )
@@ -236,6 +242,10 @@ def _longest_wait(delivery: Mapping[str, Any]) -> float:
     network = delivery.get("network")
     wait = network.get("wait") if isinstance(network, dict) else None
     return float(wait) if isinstance(wait, (int, float)) else 0.0
+
+
+def _moment_or_none(wall: object) -> datetime | None:
+    return _moment(wall) if isinstance(wall, int) else None
 
 
 def _moment(wall: int) -> datetime:

@@ -38,7 +38,9 @@ from strategies import (
 )
 
 from heap_agent import Agent, InvalidCall, InvalidValue
+from heap_agent._config import load
 from heap_agent._core.session import REFUSED
+from heap_agent._status import look
 from heap_agent.testing import Collector, FakeClock, Reply
 
 MakeAgent = Callable[..., Agent]
@@ -1609,6 +1611,38 @@ def test_flush_without_a_network(start: MakeAgent) -> None:
     status = agent.status()
     assert (status.queued, status.delivered) == (1, 0)
     assert status.last_error is not None
+
+
+def test_since_when_it_fails(start: MakeAgent, server: Collector, tmp_path: Path) -> None:
+    """From the first attempt that failed, over restarts and for others, until one succeeds."""
+    clock = FakeClock()
+    agent = start(endpoint="http://127.0.0.1:9", clock=clock)
+    assert agent.status().failing_since is None
+    agent.track("e")
+    clock.advance(60)
+    agent.flush()
+    began = agent.status().failing_since
+    assert began == NEW_YEAR + timedelta(seconds=60)
+    clock.advance(3_600)
+    agent.flush()
+    assert agent.status().failing_since == began
+    loaded = load({"directory": tmp_path / "state", "app_id": "11"})
+    assert look(tmp_path / "state", loaded.config, clock, ()).failing_since == began
+    agent.shutdown(0)
+    agent = start(endpoint="http://127.0.0.1:9", clock=clock)
+    agent.flush()
+    assert agent.status().failing_since == began
+    assert agent.status().as_dict()["failing_since"] == began.isoformat()
+    agent.shutdown(0)
+    agent = start(clock=clock)
+    assert agent.flush(timeout=30)
+    assert agent.status().failing_since is None
+    # What is wrong with an event is no failure of delivery.
+    server.reply(400, 400, 400, 400)
+    agent.track("bad")
+    agent.flush()
+    assert agent.status().dead == 1 and agent.status().failing_since is None
+    assert agent.check() == []
 
 
 def test_flush_asks_nobody_where_nobody_can_deliver(start: MakeAgent, tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def status(check: bool, max_age: float | None, as_json: bool, **place: Any) -> i
     --json: healthy, complaints, running (null: not known), and all that
     Agent.status() has: recorded, queued, delivered, dead, dropped, dropped_by,
     refused, repaired, repaired_by, storage, bytes, oldest_age, last_delivery,
-    last_error, next_attempt, drain_eta, app_id, directory, delivers_here,
+    last_error, failing_since, next_attempt, drain_eta, app_id, directory, delivers_here,
     opted_out, paused, problems. Times in seconds or ISO 8601.
     """
     from heap_agent._tools import health

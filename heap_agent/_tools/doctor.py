@@ -194,7 +194,9 @@ def _queue(directory: Path, config: Config) -> Iterator[Finding]:
         if held:
             yield Finding("delivery", "warning", text)
     if status.last_error is not None:
-        yield Finding("delivery", "warning", f"the last attempt failed: {status.last_error}")
+        since = "" if status.failing_since is None else f", since {status.failing_since:%F %T} UTC"
+        text = f"the last attempt failed{since}: {status.last_error}"
+        yield Finding("delivery", "warning", text)
 
 
 def _clock(outcome: Outcome | None) -> Finding:

@@ -63,6 +63,7 @@ def show_health(health: Health) -> None:
                 "pace": _pace(status.drain_eta),
                 "last delivery": _moment(status.last_delivery),
                 "last error": status.last_error,
+                "failing since": _moment(status.failing_since),
                 "next attempt": f"in {duration(status.next_attempt)}"
                 if status.next_attempt and health.running
                 else None,

@@ -58,6 +58,9 @@ _BUDGET_WATCH: Final = 300.0
 #: Seconds between two lines of the log about dead letters.
 _DEATHS_APART: Final = 60.0
 
+#: Answers that blame what was sent: delivery goes on.
+_ABOUT_ROWS: Final = frozenset({Answer.REJECTED, Answer.TOO_LARGE})
+
 #: Troubles after which waiting is our own choice, not the server's word.
 _OWN_CHOICE: Final = frozenset({Answer.UNAVAILABLE, Answer.CAPTIVE})
 
@@ -178,6 +181,8 @@ class Drain:
         self._complained: Answer | None = None
         self._deaths = Seldom(_DEATHS_APART)
         self.last_error: str | None = None
+        self.failing_since: int | None = None
+        self._failed_before: int | None = None  # since when it was, when the last owner ended
         self.last_delivery: int | None = None
 
     def __repr__(self) -> str:
@@ -627,13 +632,15 @@ class Drain:
         self._store.delivers = good
         if outcome.answer is Answer.ACCEPTED:
             self.last_delivery = self._store.now()[0]
-            self.last_error = None
+            self.last_error = self.failing_since = self._failed_before = None
             self._complained = None
         elif not good:
             status = "" if outcome.status is None else f" {outcome.status}"
             self.last_error = f"{outcome.answer.name.lower()}{status}: {outcome.reason}".rstrip(
                 ": "
             )
+            if outcome.answer not in _ABOUT_ROWS and self.failing_since is None:
+                self.failing_since = self._failed_before or self._store.now()[0]
         trouble = self._delivery.trouble
         if trouble is Answer.MISCONFIGURED and self._complained is not trouble:
             self._complained = trouble
@@ -661,6 +668,7 @@ class Drain:
                     {
                         "last_delivery": self.last_delivery,
                         "last_error": self.last_error,
+                        "failing_since": self.failing_since,
                         "trouble": None if trouble is None else trouble.name,
                         "at": wall,
                     },
@@ -681,6 +689,7 @@ class Drain:
         with suppress(ValueError):
             report: dict[str, Any] = json.loads(rows.get(REPORT, "{}"))
             self.last_delivery = self.last_delivery or report.get("last_delivery")
+            self._failed_before = report.get("failing_since")
 
     def _watch_the_budget(self, ledger: Ledger) -> None:
         """
