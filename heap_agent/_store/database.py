@@ -148,6 +148,9 @@ _ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
 def _translate(error: sqlite3.Error | UnicodeDecodeError) -> DatabaseTrouble:
     if isinstance(error, UnicodeDecodeError):
         error = sqlite3.DatabaseError(error.object.decode("utf-8", "replace"))
+    elif type(error) is sqlite3.DatabaseError and not str(error):
+        # Python 3.10 has nothing to say then.
+        error = sqlite3.DatabaseError("malformed, with a name that is no text")
     name = getattr(error, "sqlite_errorname", "") or ""
     for prefix, trouble in _BY_NAME.items():
         if name.startswith(prefix):
