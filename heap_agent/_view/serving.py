@@ -39,6 +39,9 @@ _STOP_SECONDS: Final = 5.0
 _CUT_SECONDS: Final = 0.5
 _BACKLOG: Final = 128
 
+#: Turns of the loop from the acceptance of a connection to its end, and some more.
+_STEPS: Final = 10
+
 #: uvicorn's own five seconds are shorter than a client's usual delivery interval.
 _KEEP_ALIVE_SECONDS: Final = 75
 
@@ -151,6 +154,8 @@ class _Server(uvicorn.Server):
         await self._end.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._connections.cut_all()
+        await self._accept_no_more(sockets or [])
         # A forked child holds a copy of the listening socket; closing ours alone
         # would leave the port accepting connections that nobody serves.
         for listener in sockets or []:
@@ -158,12 +163,23 @@ class _Server(uvicorn.Server):
                 listener.shutdown(socket.SHUT_RDWR)
         for server in self.servers:
             server.close()
-        self._connections.cut_all()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._all_gone(), _CUT_SECONDS)
 
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
+
+    async def _accept_no_more(self, listeners: list[socket.socket]) -> None:
+        """
+        What was accepted in the last moment is a connection a few steps later, and is cut
+        then; of a server that is closed meanwhile it would stay open, and nobody's.
+        """
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError):  # Windows
+            for listener in listeners:
+                loop.remove_reader(listener)
+        for _ in range(_STEPS):
+            await asyncio.sleep(0)
 
     async def _all_gone(self) -> None:
         while self.server_state.connections or self.server_state.tasks:
