@@ -466,6 +466,16 @@ def restamp(body: bytes, wall: int) -> bytes:
     return body[:STAMP_AT] + stamp(wall) + body[STAMP_AT + STAMP_BYTES :]
 
 
+def stamp_of(body: bytes) -> str:
+    """The timestamp in the bytes of an event or an identify."""
+    return body[STAMP_AT : STAMP_AT + STAMP_BYTES].decode("ascii", "replace")
+
+
+def key_of(body: bytes) -> str:
+    """The idempotency key in an event's bytes."""
+    return body[KEY_AT : KEY_AT + KEY_BYTES].decode("ascii", "replace")
+
+
 def event_name(body: bytes) -> str:
     """
     An event's name as an opaque token: its JSON text, escapes left as they are.

@@ -20,7 +20,15 @@ from typing import Final, NamedTuple
 from heap_agent._core.clock import Knowledge
 from heap_agent._core.events import Kind
 from heap_agent._core.records import PartHeader, Record
-from heap_agent._core.wire import KEY_AT, KEY_BYTES, STAMP_AT, STAMP_BYTES, as_sent
+from heap_agent._core.wire import (
+    KEY_AT,
+    KEY_BYTES,
+    STAMP_AT,
+    STAMP_BYTES,
+    as_sent,
+    key_of,
+    stamp_of,
+)
 from heap_agent._store import parts as files
 from heap_agent._store.database import DatabaseTrouble, Reader, Row, Trouble
 from heap_agent._store.outlook import database_path
@@ -308,9 +316,9 @@ class Lookout:
         except ValueError:
             return []  # whoever absorbs it counts it as damaged
         found = Found(Kind.EVENT, actor.app_id, record.flags, record.wall, body)
-        key = _key_of(body)
+        key = key_of(body)
         self._pending[key] = part, record.end
-        return [Sighting(key, Standing.JOURNAL, None, found, _stamp_of(body))]
+        return [Sighting(key, Standing.JOURNAL, None, found, stamp_of(body))]
 
     # -- the queue --
 
@@ -457,11 +465,3 @@ def _name(head: Row) -> str:
     """What names a row that nobody has seen in a journal."""
     row, kind, _, _, key, *_ = head
     return str(key) if kind == Kind.EVENT else f"row-{row}"
-
-
-def _key_of(body: bytes) -> str:
-    return body[KEY_AT : KEY_AT + KEY_BYTES].decode("ascii", "replace")
-
-
-def _stamp_of(body: bytes) -> str:
-    return body[STAMP_AT : STAMP_AT + STAMP_BYTES].decode("ascii", "replace")

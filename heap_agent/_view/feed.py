@@ -26,7 +26,7 @@ from heap_agent._core.events import Kind
 from heap_agent._core.hour import Hour
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._core.records import GIVEN, MENDED
-from heap_agent._core.wire import KEY_AT, KEY_BYTES, STAMP_AT, STAMP_BYTES
+from heap_agent._core.wire import STAMP_AT, STAMP_BYTES, key_of, stamp_of
 from heap_agent._store.lookout import Found, Refusal, Sight, Sighting, Standing
 from heap_agent._store.rows import Stored
 from heap_agent._upload.drain import Exchange
@@ -373,13 +373,13 @@ _DEAD: Final = Standing.DEAD.value
 def _key_of(row: Stored) -> str:
     if row.entry.kind is not Kind.EVENT:
         return f"row-{row.id}"
-    return row.entry.body[KEY_AT : KEY_AT + KEY_BYTES].decode("ascii", "replace")
+    return key_of(row.entry.body)
 
 
 def _stamp_of(row: Stored) -> str:
     if row.entry.kind is Kind.USER_PROPERTIES:
         return ""
-    return row.entry.body[STAMP_AT : STAMP_AT + STAMP_BYTES].decode("ascii", "replace")
+    return stamp_of(row.entry.body)
 
 
 def _answer(outcome: Outcome, wall: int, seconds: float) -> dict[str, Any]:
