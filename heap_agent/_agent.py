@@ -65,6 +65,7 @@ from heap_agent._store.store import FLUSH, Store
 from heap_agent.exceptions import InvalidCall, InvalidValue
 
 if TYPE_CHECKING:
+    from heap_agent._lifecycle import Lifecycle
     from heap_agent._pairings import Pairing, Pairings
     from heap_agent._status import Status
     from heap_agent._view.device import InForce
@@ -130,8 +131,8 @@ class Agent:
             15), ``sync_interval`` (seconds, 5), ``session_timeout`` (seconds,
             1800, or None), ``max_bytes`` (64 MiB), ``identity_budget`` and
             ``app_budget`` (events a minute, or None), ``fleet_size``,
-            ``strict``, ``device_properties``, ``capture_device`` and others; ``help`` texts stand
-            in `heap_agent._config`.
+            ``strict``, ``device_properties``, ``capture_device``, ``capture_lifecycle`` and
+            others; ``heap-agent config`` lists them all.
 
     Raises:
         InvalidCall: No app id, an unknown option, or a value that is not allowed.
@@ -157,6 +158,7 @@ class Agent:
         "_inherited",
         "_interval",
         "_keeper",
+        "_lifecycle",
         "_lost",
         "_machine",
         "_muted",
@@ -293,6 +295,7 @@ class Agent:
             services={PAIR: self._pair_for_others, UNPAIR: self._unpair_for_others},
         )
         self._pairings: Pairings | None = None
+        self._lifecycle: Lifecycle | None = None
         self._unlisten: Callable[[], None] = lambda: None
         self._keeper = Keeper(
             self._store,
@@ -334,6 +337,18 @@ class Agent:
         if self._config.pairing_signal:
             self._listen_to_signal()
         self._start_keeper()
+        # On a disk that keeps nothing each start would be the first.
+        if self._config.capture_lifecycle and self._directory and not self._silent:
+            self._lifecycle = self._begin_lifecycle(self._directory)
+
+    def _begin_lifecycle(self, directory: Path) -> Lifecycle:
+        lifecycle = _lifecycle()
+        run = lifecycle.run_of(
+            self._app_id, self._machine, self._clock.boot_id, self._config.app_version
+        )
+        found = lifecycle.Lifecycle(directory, run, self.track, self._store.journal.sync)
+        found.begin()
+        return cast("Lifecycle", found)
 
     def _start_keeper(self) -> None:
         """
@@ -442,6 +457,8 @@ class Agent:
                 self._set(facets)
             if not state.consent.given:
                 self._set({CONSENT: False})
+        if self._lifecycle is not None:
+            self._lifecycle.renew()
 
     def _user_of(self, state: State) -> User:
         known = state.user(self._app_id, self._machine)
@@ -1363,12 +1380,19 @@ class Agent:
 
         # The keeper still has to sync: a moment is left for it in any case.
         self._keeper.stop(max(0.5, deadline - time.monotonic()), farewell)
+        if self._lifecycle is not None:
+            self._lifecycle.end()
         with suppress(Exception):
             self._store.flush_counts()
         self._store.journal.sync()
         lost = self._store.close()
         if lost:
             _log.error("%d events could be neither written nor sent, and end here", lost)
+
+    def _end_with_program(self) -> None:
+        if self._lifecycle is not None and (error := _lifecycle().uncaught()):
+            self._lifecycle.crash(error)
+        self.shutdown()
 
     def _say_farewell(self, seconds: float) -> None:
         # What the disk did not take is sent now or never.
@@ -1496,6 +1520,13 @@ def _pairings() -> Any:
 
 
 @late
+def _lifecycle() -> Any:
+    from heap_agent import _lifecycle
+
+    return _lifecycle
+
+
+@late
 def _facts() -> Callable[[str | None], dict[str, str]]:
     from heap_agent._facts import facts
 
@@ -1567,4 +1598,4 @@ if hasattr(os, "register_at_fork"):
 def _at_exit(reference: weakref.ref[Agent]) -> None:
     agent = reference()
     if agent is not None:
-        agent.shutdown()
+        agent._end_with_program()

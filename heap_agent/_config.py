@@ -108,8 +108,11 @@ class Config(_options.Options, prefix=PREFIX):
     capture_device: bool = _options.switch(
         False, "Put model, system, Python, agent and app_version on every event."
     )
+    capture_lifecycle: bool = _options.switch(
+        False, "Record when the program is installed, updated, opened, and when it has crashed."
+    )
     app_version: str | None = _options.option(
-        None, _options.check_text, "Version of the program, for capture_device."
+        None, _options.check_text, "Version of the program, for what is captured."
     )
     clear_event_properties_on_new_user: bool = _options.switch(
         False, "Drop the event properties when the user changes."

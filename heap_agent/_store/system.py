@@ -436,6 +436,22 @@ def publish(path: Path, content: bytes, *, link: Callable[[Path, Path], None] = 
     return path.read_bytes()
 
 
+def replace_private(path: Path, content: bytes) -> None:
+    """
+    Make a file hold something else, wholly and on stable storage.
+
+    Raises:
+        OSError: The disk refuses; then it holds what it held.
+    """
+    temporary = _beside(path)
+    try:
+        _write_new(temporary, content)
+        os.replace(temporary, path)
+    finally:
+        unlink_quietly(temporary)
+    directory_sync(path.parent)
+
+
 def _publish_under_lock(temporary: Path, path: Path) -> None:
     # FAT and some FUSE file systems have no links, and nowhere does a portable
     # rename refuse to replace. The lock dies with its holder; the file stays.

@@ -23,11 +23,11 @@ from heap_agent._store.owner import OWNER_LOCK, try_lock
 _OURS: Final = re.compile(
     r"""
       [0-9a-f]{16}-[0-9]{8}\.(part|draft)
-    | [0-9a-f]{16}\.(lock|tally)
+    | [0-9a-f]{16}\.(lock|tally|run|alive)
     | queue-[0-9]+\.db(-wal|-shm|-journal)?
     | queue\.draft(-wal|-shm|-journal)?
-    | owner\.lock | bell | opted-out | reserve(\.draft)?
-    | user-[0-9]+-.+
+    | (owner|runs)\.lock | bell | opted-out | reserve(\.draft)?
+    | (user|version)-[0-9]+-.+
     | \..+\.[0-9a-f]{16}\.tmp
     """,
     re.VERBOSE,
