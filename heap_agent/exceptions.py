@@ -75,7 +75,7 @@ class ApiError(HeapAgentError):
         details: Whatever else the body of the answer held; empty where it was
             not JSON.
         result: Of a bulk call, the `BulkResult` so far; else None.
-        accepted: Of `delete_users`, the `DeletionRequest`s that Heap had
+        accepted: Of `delete_users`, each `DeletionRequest` that Heap had
             accepted before; else empty.
     """
 

@@ -349,7 +349,7 @@ class ServerClient:
         a callback raises ends the call at once.
 
         Args:
-            items: `Event`s, or mappings with the same names.
+            items: `Event` objects, or mappings with the same names.
             repair: As in `track`; items that were repaired are counted.
             on_rejected: Called with each item that Heap does not get, in order.
             on_progress: Called when items are settled; `Progress.read` is where a

@@ -566,8 +566,7 @@ class EventQueue:
         Events in the queue by the books, which takes no look at the rows.
         """
         counts = self.counts()
-        kept = counts[DELIVERED] + self.dead_count() + dropped_events(counts)
-        return max(0, counts[RECORDED] - kept)
+        return max(0, counts[RECORDED] - self._gone(counts))
 
     def check(self) -> list[str]:
         """
@@ -620,7 +619,11 @@ class EventQueue:
 
     def _kept(self, counts: Counter[str]) -> int:
         """What became of all that was recorded."""
-        return self.count() + counts[DELIVERED] + self.dead_count() + dropped_events(counts)
+        return self.count() + self._gone(counts)
+
+    def _gone(self, counts: Counter[str]) -> int:
+        """What is no row of the queue any more."""
+        return counts[DELIVERED] + self.dead_count() + dropped_events(counts)
 
     def _victims(self, kinds: Sequence[Kind]) -> list[tuple[int, int]]:
         places = ",".join(str(int(kind)) for kind in kinds)

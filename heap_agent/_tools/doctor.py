@@ -182,11 +182,11 @@ def _queue(directory: Path, config: Config) -> Iterator[Finding]:
     health = examine(directory, config, thorough=True)
     status = health.status
     wait = "" if status.oldest_age is None else f", the oldest for {duration(status.oldest_age)}"
-    books = f"{status.queued:,} events wait{wait}, {status.dead:,} dead letters"
+    books = f"{status.queued:,} events wait{wait}"
     if health.complaints:
-        yield Finding("queue", "bad", f"{books}: {'; '.join(health.complaints)}")
+        yield Finding("queue", "bad", "; ".join([books, *health.complaints]))
     else:
-        yield Finding("queue", "good", books)
+        yield Finding("queue", "good", f"{books}, no dead letters")
     for held, text in (
         (status.opted_out, "the user has opted out: nothing is recorded or sent"),
         (status.paused, "it is paused by hand: nothing is sent"),

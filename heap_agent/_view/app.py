@@ -36,6 +36,7 @@ from heap_agent._core.pairing import Doorkeeper, Doors, Phase, Verdict
 from heap_agent._core.wire import PATHS, stamp
 from heap_agent._view.assertion import assertion
 from heap_agent._view.device import Device
+from heap_agent._view.feed import fields_of
 from heap_agent._view.watch import Watch
 
 COOKIE: Final = "heap_agent_pairing"
@@ -209,7 +210,7 @@ class PageApp:
         if item is None:
             return _json({"error": "it is not kept any more"}, 404)
         body = item.body.decode("utf-8", "replace")
-        fields = _fields(body)
+        fields = fields_of(body)
         name, is_event = str(fields.get("event", "")), item.found.kind is Kind.EVENT
         properties = fields.get("properties")
         return _json(
@@ -304,15 +305,7 @@ async def _object(request: Request) -> Mapping[str, Any]:
         body += chunk
         if len(body) > _BODY:
             return {}
-    return _fields(body.decode("utf-8", "replace"))
-
-
-def _fields(text: str) -> Mapping[str, Any]:
-    with suppress(ValueError, RecursionError):
-        found = json.loads(text)
-        if isinstance(found, dict):
-            return found
-    return {}
+    return fields_of(body.decode("utf-8", "replace"))
 
 
 async def _aside(function: Callable[[], int]) -> int:

@@ -98,7 +98,7 @@ class Item:
         As it stands in a list.
         """
         found = self.found
-        fields = _fields(found.body)
+        fields = fields_of(found.body)
         properties = fields.get("properties") or {}
         cut = len(found.body) > _LISTED_BYTES
         return {
@@ -402,11 +402,14 @@ def _refused(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def _fields(body: bytes) -> Mapping[str, Any]:
-    with suppress(ValueError):
-        fields = json.loads(body)
-        if isinstance(fields, dict):
-            return fields
+def fields_of(text: str | bytes) -> Mapping[str, Any]:
+    """
+    The members of a JSON object; none where it is something else, or nested too deeply.
+    """
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found
     return {}
 
 
