@@ -18,7 +18,8 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 if not EXAMPLES.exists():  # the suite without its checkout
     pytest.skip("there are no examples beside the tests", allow_module_level=True)
 
-TRIED = ("async_service.py", "logging_handler.py")
+#: The kiosk in test_kiosk.py, as it needs a screen.
+TRIED = ("async_service.py", "kiosk.py", "logging_handler.py")
 
 
 def run(name: str, collector: Collector, directory: Path) -> str:
