@@ -70,6 +70,17 @@ HEAD_LINES = 500
 #: ahead. The rest of a longer one costs neither memory nor anybody's volume.
 HEARD_BYTES = 524_288
 
+#: Where systems keep the certificates that they trust: Debian, Fedora and Red Hat (two
+#: places), openSUSE, Alpine and macOS. An OpenSSL knows the place on the system that it
+#: was built for, and a frozen program runs on others, too.
+SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
 #: A reason is one line for a log and for `status`.
 REASON_CHARACTERS = 200
 
@@ -557,6 +568,8 @@ def _tls_context(
 ) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.sslsocket_class = _BoundedTLSSocket
+    if system := _overlooked_bundle():
+        context.load_verify_locations(cafile=system)
     if ca_bundle and os.path.isdir(ca_bundle):
         context.load_verify_locations(capath=ca_bundle)
     elif ca_bundle:
@@ -565,6 +578,14 @@ def _tls_context(
         # Without a password OpenSSL would ask for one on the terminal, and wait.
         context.load_cert_chain(client_cert, client_key, password="")
     return context
+
+
+def _overlooked_bundle() -> str | None:
+    """The system's certificates, where OpenSSL finds none: neither its own nor chosen ones."""
+    found = ssl.get_default_verify_paths()
+    if found.cafile or found.capath:
+        return None
+    return next(filter(os.path.isfile, SYSTEM_BUNDLES), None)
 
 
 def _parse(what: str, text: str, schemes: tuple[str, ...]) -> Url:
