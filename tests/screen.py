@@ -35,13 +35,17 @@ class Screen:
     @property
     def environment(self) -> dict[str, str]:
         """For programs that are to be seen there."""
-        return {**os.environ, "DISPLAY": self._display}
+        return {"DISPLAY": self._display}
 
     def use(self, *words: object) -> str:
         """What xdotool is told, in one go: nobody waits between two strokes."""
         command = ["xdotool", *map(str, words)]
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
+            command,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

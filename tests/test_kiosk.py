@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import environment
 from helpers import balanced, eventually, heir
 from screen import Screen, needs_a_screen, virtual_screen
 from ticket_machine import SOURCE, Machine, log_in, press, running
@@ -28,18 +29,18 @@ def _screen() -> Iterator[Screen]:
 
 
 @pytest.fixture(name="machine")
-def _machine(screen: Screen, collector: Collector, state_dir: Path) -> Iterator[Machine]:
+def _machine(screen: Screen, collector: Collector, tmp_path: Path) -> Iterator[Machine]:
     """Delivers to the collector; all that it has recorded is accounted for in the end."""
     options = {
         "HEAP_AGENT_APP_ID": "11",
         "HEAP_AGENT_ENDPOINT": collector.url,
-        "HEAP_AGENT_DIRECTORY": str(state_dir),
         "HEAP_AGENT_INTERVAL": "0.1",
     }
-    with running(screen, [sys.executable, "-W", "error", SOURCE], options) as machine:
+    command = [sys.executable, "-W", "error", SOURCE]
+    with running(screen, command, environment(tmp_path, options)) as machine:
         yield machine
         machine.close()
-    with heir(state_dir, collector.url) as agent:
+    with heir(tmp_path / "states" / "heap_agent" / "11", collector.url) as agent:
         assert agent.flush(timeout=30)
         balanced(agent)
 

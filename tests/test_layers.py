@@ -69,13 +69,14 @@ def in_room(room: str) -> list[str]:
 
 # -- floors: what each room may import of this package --------------------------------
 
-CORE, STORE, UPLOAD, VIEW, SERVER, TOOLS = (
+CORE, STORE, UPLOAD, VIEW, SERVER, TOOLS, PYINSTALLER = (
     "heap_agent._core",
     "heap_agent._store",
     "heap_agent._upload",
     "heap_agent._view",
     "heap_agent._server",
     "heap_agent._tools",
+    "heap_agent._pyinstaller",
 )
 ERRORS = "heap_agent.exceptions"
 TRANSPORT = "heap_agent._upload.transport"
@@ -92,6 +93,8 @@ FLOORS = {
     # No disk and no agent: a server has no queue.
     SERVER: (SERVER, TRANSPORT, CORE, ERRORS, *OPTIONS, "heap_agent._version"),
     "heap_agent.server": (SERVER, ERRORS),
+    # Loaded where a program is built, and nowhere else.
+    PYINSTALLER: (),
     "heap_agent._options": (CORE, ERRORS),
     "heap_agent._proxies": (),
     "heap_agent._config": (CORE, ERRORS, "heap_agent._options", "heap_agent._proxies"),
@@ -248,6 +251,7 @@ ONLY_IN = {
     "segno": (VIEW,),
     "click": (TOOLS,),
     "rich": (TOOLS,),
+    "PyInstaller": (PYINSTALLER,),
     "asyncio": (VIEW, TOOLS, "heap_agent._agent"),
 }
 

@@ -67,7 +67,7 @@ def running(
     """The program, switched on."""
     with subprocess.Popen(
         [*map(str, command), "--idle", str(IDLE)],
-        env={**screen.environment, **environment},
+        env={**environment, **screen.environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -48,7 +48,7 @@ _Call = tuple[int, int]
 
 class DemoFailed(Exception):
     """
-    A recording process ended by itself, or never.
+    A recording process could not be started, ended by itself, or never.
     """
 
 
@@ -211,9 +211,12 @@ def run(events: int, observer: Observer, *, keep: bool = False) -> Result:
         keep: Leave the state directory there.
 
     Raises:
-        DemoFailed: A recording process ended by itself, or never.
+        DemoFailed: A recording process ended by itself, or never; or this is a frozen
+            program, which has no Python to start.
         OSError: No process, port or directory could be had.
     """
+    if getattr(sys, "frozen", False):
+        raise DemoFailed("a frozen program has no Python that could be started, and killed")
     began = time.monotonic()
     # The collector's port is bound, but until it is started nobody answers there.
     with _workplace(keep) as place, closing(_FaultyCollector()) as collector:
