@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -28,21 +29,30 @@ def _screen() -> Iterator[Screen]:
         yield screen
 
 
-@pytest.fixture(name="machine")
-def _machine(screen: Screen, collector: Collector, tmp_path: Path) -> Iterator[Machine]:
-    """Delivers to the collector; all that it has recorded is accounted for in the end."""
+SwitchOn = Callable[[], AbstractContextManager[Machine]]
+
+
+@pytest.fixture(name="switch_on")
+def _switch_on(screen: Screen, collector: Collector, tmp_path: Path) -> Iterator[SwitchOn]:
+    """Starts it; all that it has recorded is accounted for in the end."""
     options = {
         "HEAP_AGENT_APP_ID": "11",
         "HEAP_AGENT_ENDPOINT": collector.url,
         "HEAP_AGENT_INTERVAL": "0.1",
     }
     command = [sys.executable, "-W", "error", SOURCE]
-    with running(screen, command, environment(tmp_path, options)) as machine:
-        yield machine
-        machine.close()
+    yield lambda: running(screen, command, environment(tmp_path, options))
     with heir(tmp_path / "states" / "heap_agent" / "11", collector.url) as agent:
         assert agent.flush(timeout=30)
         balanced(agent)
+
+
+@pytest.fixture(name="machine")
+def _machine(switch_on: SwitchOn) -> Iterator[Machine]:
+    """Delivers to the collector while it is used, and is closed after that."""
+    with switch_on() as machine:
+        yield machine
+        machine.close()
 
 
 @pytest.fixture(name="ended")
@@ -110,3 +120,21 @@ def test_a_card_that_many_have_is_nobodys(
     (user,) = collector.users
     assert user.identity == "70123"
     assert [event.event for event in user.events] == VISITED
+
+
+def test_a_power_cut_logs_out(
+    switch_on: SwitchOn, collector: Collector, ended: Callable[[int], None]
+) -> None:
+    """Whoever is there when the power is back can log in, and is somebody else."""
+    with switch_on() as machine:
+        machine.visit(log_in("70123"), press("Single"))
+        eventually(lambda: collector.events("Ticket Bought"))
+        machine.cut_power()
+    with switch_on() as machine:
+        machine.visit(log_in("70456"), press("Day"), press("Log out"))
+        ended(1)
+        machine.close()
+    first, second = collector.users
+    assert (first.identity, second.identity) == ("70123", "70456")
+    assert [event.event for event in first.events] == VISITED[:2]
+    assert [event.event for event in second.events] == VISITED

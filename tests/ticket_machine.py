@@ -53,6 +53,11 @@ class Machine:
         """What somebody does there, one after the other."""
         self._screen.use(*(word for stroke in strokes for word in stroke))
 
+    def cut_power(self) -> None:
+        """End it without a warning."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         """Close its window; it ends without a word."""
         self._screen.close_window(self._window)

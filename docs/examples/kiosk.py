@@ -27,13 +27,13 @@ class Kiosk:
         self._window, self._agent = window, agent
         self._idle = round(1000 * idle)
         self._timer = ""  # runs while there is a visit
+        # Whoever was here when the power failed has gone meanwhile.
+        agent.new_visitor()
         self._build()
         self._show(WELCOME)
         # Anything that anybody does, wherever.
         window.bind_all("<ButtonPress>", self._touched)
         window.bind_all("<KeyPress>", self._touched)
-        # Whoever was here when the mains failed has gone meanwhile.
-        agent.new_visitor()
 
     # -- visitors -------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ class Kiosk:
             self._show("Good to see you again!\nChoose a ticket.")
         else:
             # Many cards have such a number (all zeros, say), so that it is nobody's.
-            # That is in the log: here it is nobody's fault.
+            # The agent has logged and counted it; the visitor can do nothing about it.
             self._show("Sorry, this card cannot be read.\nYou can buy without it.")
 
     def _buy(self, kind: str) -> None:
