@@ -251,6 +251,8 @@ class Agent:
         try:
             if wanted is None:
                 raise OSError("this user has no home directory")
+            if system.is_unpacked(wanted):
+                raise OSError(f"{wanted} is among the program's own files, which do not last")
             kind = system.network_filesystem(wanted)
             if kind is not None:
                 raise OSError(f"{wanted} is on a network file system ({kind})")

@@ -229,6 +229,17 @@ def test_a_kill_loses_nothing(start: Start, collector: Collector) -> None:
     assert [user.user_ids for user in collector.users] == [(before[1],)]
 
 
+def test_state_is_kept_out_of_the_program(start: Start) -> None:
+    """What it unpacks is gone when it ends: a directory in there is refused, aloud."""
+    with start() as program:
+        storage, problems = program.ask(
+            "(lambda status: (status.storage, status.problems))"
+            "(Agent('11', directory=sys._MEIPASS + '/state').status())"
+        )
+        assert storage == "memory"
+        assert "among the program's own files" in problems[0]
+
+
 def test_processes_of_it_share_a_directory(start: Start, collector: Collector) -> None:
     """What another process has tracked is delivered with the rest, as one user's."""
     with start() as program:

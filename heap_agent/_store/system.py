@@ -542,6 +542,17 @@ _NETWORK: Final = {
 }
 
 
+def is_unpacked(directory: Path) -> bool:
+    """
+    Whether a directory lies where a frozen program has its own files: one that is a
+    single file unpacks them to another place at each start, and removes them at its end.
+    """
+    place = getattr(sys, "_MEIPASS", None)
+    if place is None:
+        return False
+    return Path(os.path.realpath(directory)).is_relative_to(os.path.realpath(place))
+
+
 def network_filesystem(directory: Path, mounts: str | None = None) -> str | None:
     """
     The network file system that a directory lies on.
