@@ -35,8 +35,6 @@ class Kiosk:
         window.bind_all("<ButtonPress>", self._touched)
         window.bind_all("<KeyPress>", self._touched)
 
-    # -- visitors -------------------------------------------------------------------
-
     def _touched(self, _: object) -> None:
         if self._timer:
             self._window.after_cancel(self._timer)
@@ -54,8 +52,7 @@ class Kiosk:
         if self._agent.identity == card:
             self._show("Good to see you again!\nChoose a ticket.")
         else:
-            # Many cards have such a number (all zeros, say), so that it is nobody's.
-            # The agent has logged and counted it; the visitor can do nothing about it.
+            # Many cards have such a number (all zeros, say), so that the agent refuses it.
             self._show("Sorry, this card cannot be read.\nYou can buy without it.")
 
     def _buy(self, kind: str) -> None:
@@ -71,8 +68,7 @@ class Kiosk:
 
     def _walk_off(self) -> None:
         self._end_visit("idle")
-        # reset_identity has no effect on somebody who did not log in: the next visitor
-        # would be the same user.
+        # reset_identity would not part the next visitor from one who did not log in.
         self._agent.new_visitor()
         self._show(WELCOME)
         self._card.delete(0, tk.END)
@@ -82,8 +78,6 @@ class Kiosk:
         self._agent.track("Visit Ended", {"reason": reason})
         self._window.after_cancel(self._timer)
         self._timer = ""
-
-    # -- the window -----------------------------------------------------------------
 
     def _build(self) -> None:
         window = self._window
