@@ -255,6 +255,17 @@ def test_a_read_that_hangs_starves_the_watchdog(device: Device, collector: Colle
     assert told(collector) == [20.0, 22.0]
 
 
+def test_what_the_agent_says_is_heard(device: Device, collector: Collector) -> None:
+    """An option that was passed over is told on standard error, which is the journal."""
+    device.environment["HEAP_AGENT_SYNC_INTERVAL"] = "soon"
+    with device.service() as service:
+        service.wait_for("WATCHDOG=1")
+        code, words = service.end()
+    assert code == 0
+    assert words.startswith("ERROR heap_agent") and "HEAP_AGENT_SYNC_INTERVAL" in words
+    settle(device, collector)
+
+
 def test_it_runs_without_systemd(device: Device, collector: Collector) -> None:
     """Nobody listens, and nothing else is different."""
     with subprocess.Popen(

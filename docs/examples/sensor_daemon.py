@@ -14,6 +14,7 @@ takes its part of the disk, of the network and of what Heap takes from one user.
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import socket
 import time
@@ -87,6 +88,9 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=1, help="degrees that are news")
     parser.add_argument("--silence", type=float, default=3600, help="longest, in seconds")
     options = parser.parse_args()
+
+    # For journalctl: what the agent says of its options, the disk and Heap's answers.
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
 
     # The signals wait until the loop asks for them. A handler could interrupt anything, even
     # the wait() of the very Event that it sets, and hang there. First of all, because the
