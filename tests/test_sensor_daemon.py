@@ -1,6 +1,6 @@
 """
-The sensor daemon of the examples: its unit as systemd judges it, and the program as a real
-process of a service manager that this test plays.
+The sensor daemon of the examples, as a real process of a service manager that this test
+plays; test_sensor_unit.py has systemd itself.
 """
 
 from __future__ import annotations
@@ -320,47 +320,6 @@ def settle_as_the_user(device: Device, collector: Collector) -> None:
     for path in [device.private, *device.private.rglob("*")]:
         os.chown(path, 0, 0)
     settle(device, collector)
-
-
-# -- the unit ----------------------------------------------------------------------
-
-
-@pytest.fixture(name="unit")
-def _unit(tmp_path: Path) -> Path:
-    """A copy of the unit whose program is there."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd is not installed here")
-    program = shutil.which("true")
-    lines = UNIT.read_text("utf-8").splitlines()
-    kept = [f"ExecStart={program}" if "ExecStart=" in line else line for line in lines]
-    copy = tmp_path / UNIT.name
-    copy.write_text("\n".join(kept) + "\n", "utf-8")
-    return copy
-
-
-def test_systemd_understands_the_unit(unit: Path) -> None:
-    """Every section, key and value; a warning is a failure."""
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-    # And it would say so.
-    unit.write_text(unit.read_text("utf-8").replace("WatchdogSec=60", "WatchdogSec=soon"), "utf-8")
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True
-    )
-    assert "soon" in done.stderr
-
-
-def test_the_unit_leaves_little_to_break(unit: Path) -> None:
-    """Systemd's own rating: at most 2.0 of 10, where 9.6 is a service without any of it."""
-    rate = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
-    if subprocess.run([*rate, str(unit)], capture_output=True).returncode != 0:
-        pytest.skip("this systemd rates no files")
-
-    done = subprocess.run([*rate, "--threshold=20", str(unit)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
 
 
 def test_the_unit_fits_the_program() -> None:
