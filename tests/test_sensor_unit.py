@@ -85,23 +85,32 @@ class Machine:
     def _write_units(self, endpoint: str) -> None:
         units = self._folder / "units"
         shutil.copy(UNIT, units)
-        there = {
-            str(Path(path).resolve())
-            for path in (sys.prefix, sys.base_prefix, EXAMPLES, self._sensor.parent)
-        } | {str(Path(heap_agent.__file__).parents[1])}
-        command = f"{sys.executable} -W error {EXAMPLES / 'sensor_daemon.py'} --every 0.1"
-        # Impatient, and shown what stands elsewhere than on a device.
+        # What stands elsewhere than on a device.
+        package = Path(heap_agent.__file__).parents[1]
+        there = (sys.prefix, sys.base_prefix, EXAMPLES, package, self._sensor.parent)
+        common = f"""
+            Environment=HEAP_AGENT_APP_ID=11 HEAP_AGENT_INTERVAL=1 HEAP_AGENT_ENDPOINT={endpoint}
+            ProtectHome=tmpfs
+            BindReadOnlyPaths={" ".join({str(Path(path).resolve()) for path in there})}
+            StandardError=append:{self.words}
+            """
+        daemon = f"{sys.executable} -W error {EXAMPLES / 'sensor_daemon.py'} --every 0.1"
         (units / "sensor_daemon.service.d" / "trial.conf").write_text(
             f"""[Service]
             ExecStart=
-            ExecStart={command} --sensor {self._sensor}
-            Environment=HEAP_AGENT_APP_ID=11 HEAP_AGENT_INTERVAL=1 HEAP_AGENT_ENDPOINT={endpoint}
-            ProtectHome=tmpfs
-            BindReadOnlyPaths={" ".join(there)}
-            StandardError=append:{self.words}
+            ExecStart={daemon} --sensor {self._sensor}
             WatchdogSec=3
             RestartSec=0.1
-            """
+            {common}"""
+        )
+        (units / "track.service").write_text(
+            f"""[Service]
+            Type=oneshot
+            DynamicUser=yes
+            User=sensor_daemon
+            StateDirectory=sensor_daemon
+            ExecStart={" ".join(arguments(("track", "Serviced")))}
+            {common}"""
         )
         for name in ("trial", "sysinit", "basic", "shutdown", "umount"):
             (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
@@ -196,6 +205,9 @@ def test_the_daemon_lives_under_systemd(machine: Machine, collector: Collector) 
     done = machine.run(*arguments(("status", "--check", "--directory", owner)))
     assert done.returncode == 0, done.stdout + done.stderr
 
+    # And where something is to be written, as the daemon's user.
+    assert machine.run("systemctl", "start", "track.service").returncode == 0
+
     machine.systemctl("kill", "--signal=KILL")
     machine.set("30000")
     eventually(lambda: degrees() == [20.0, 30.0])
@@ -212,4 +224,5 @@ def test_the_daemon_lives_under_systemd(machine: Machine, collector: Collector) 
     assert (machine.show("Result"), machine.show("ExecMainStatus")) == ("success", "0")
     machine.settle(collector)
     assert degrees() == [20.0, 30.0, 40.0]
+    assert len(collector.events("Serviced")) == 1
     assert len({event.user_id for event in collector.events()}) == 1
