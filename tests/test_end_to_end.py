@@ -5,12 +5,16 @@ something on the way to it, can give.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import environment
 from helpers import balanced
 
 from heap_agent import Agent
@@ -403,3 +407,37 @@ def test_shutdown_does_not_wait_for_a_black_hole(start: MakeAgent, server: Colle
     assert again.flush(30)
     assert numbers(server) == [0, 1, 2]
     balanced(again)
+
+
+def test_a_python_without_ssl_keeps_everything(
+    start: MakeAgent, server: Collector, tmp_path: Path
+) -> None:
+    """As programs are packed by mistake: nothing raises, `status` and one line say why."""
+    (tmp_path / "ssl.py").write_text("raise ImportError('DLL load failed while importing _ssl')")
+    program = """
+import logging
+from heap_agent import Agent
+
+logging.basicConfig()
+with Agent("11") as agent:
+    agent.track("E", {"number": 1})
+    print(agent.flush(timeout=0.5), agent.flush(), agent.status().last_error)
+"""
+    places = {"DIRECTORY": str(tmp_path / "state"), "ENDPOINT": server.url}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            **environment(tmp_path, {f"HEAP_AGENT_{name}": text for name, text in places.items()}),
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+        },
+        capture_output=True,
+        text=True,
+    )
+
+    why = "ImportError: DLL load failed while importing _ssl"
+    assert (done.returncode, done.stdout) == (0, f"False False unavailable: {why}\n")
+    assert done.stderr.count("\n") == 1 and why in done.stderr
+    agent = start()
+    assert agent.flush(timeout=30)
+    assert numbers(server) == [1]
+    balanced(agent)

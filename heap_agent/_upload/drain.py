@@ -27,7 +27,7 @@ from heap_agent._core import wire
 from heap_agent._core.delivery import Delivery, Idle, Probe, Send, Verdict, Wait
 from heap_agent._core.events import Candidate, Kind
 from heap_agent._core.limits import TRACK_PATH
-from heap_agent._core.outcomes import Answer, Outcome
+from heap_agent._core.outcomes import Answer, Outcome, unreachable
 from heap_agent._core.records import FROZEN
 from heap_agent._core.seldom import Seldom
 from heap_agent._store import dead
@@ -179,6 +179,7 @@ class Drain:
         self._nudged = -math.inf
         self._stopping = threading.Event()
         self._complained: Answer | None = None
+        self._is_unequipped = False
         self._deaths = Seldom(_DEATHS_APART)
         self.last_error: str | None = None
         self.failing_since: int | None = None
@@ -562,9 +563,23 @@ class Drain:
         Note how long a request took: so much older may the ``Date`` in its answer be.
         """
         began = self._now()
-        outcome = request()
+        try:
+            outcome = request()
+        except ImportError as error:
+            outcome = self._unequipped(error)
         self._round_trip = max(0, round((self._now() - began) * 1e6))
         return outcome
+
+    def _unequipped(self, error: ImportError) -> Outcome:
+        """
+        Stand in for an answer where this Python has not what HTTP takes: programs are
+        packed without ssl. Another start may have it.
+        """
+        reason = f"{type(error).__name__}: {error}"
+        if not self._is_unequipped:
+            self._is_unequipped = True
+            _log.error("nothing can be delivered by this Python (%s); all events are kept", reason)
+        return unreachable(reason, began=False)
 
     def _receive(self, outcome: Outcome) -> Verdict:
         verdict = self._delivery.receive(self._now(), random.random(), outcome)
