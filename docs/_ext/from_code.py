@@ -1,0 +1,161 @@
+"""
+Directives that say what the code says: options, answers, state machines.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import machines
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from drawing import Way, draw
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from heap_agent import _config
+
+
+class Options(Directive):
+    """Every option, with its default, its unit and its variable."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            (f"`{row.name}`", f"`{row.default}`", row.unit, row.help, f"`{row.environment}`")
+            for row in _config.load({}, environment={}, files=()).describe()
+        ]
+        return [table(("option", "default", "unit", "what it is for", "variable"), rows)]
+
+
+class Answers(Directive):
+    """What an answer means for the rows that were sent."""
+
+    def run(self) -> list[nodes.Node]:
+        heads = ("answer", "told by", "one row", "eight rows", "what comes next")
+        return [table(heads, machines.reactions())]
+
+
+class EventWay(Directive):
+    """Where an event can stand, and what moves it on."""
+
+    PLACES: ClassVar = {
+        "track()": (70, 110),
+        "journal": (280, 110),
+        "queue": (490, 110),
+        "on its way": (710, 110),
+        "delivered": (920, 110),
+        "dropped": (385, 250),
+        "dead letter": (815, 250),
+    }
+    WAYS: ClassVar = (
+        Way("track()", "journal", "one\nwrite(2)"),
+        Way("journal", "queue", "one\ntransaction"),
+        Way("queue", "on its way", "one\nrequest"),
+        Way("on its way", "delivered", "accepted"),
+        Way("on its way", "queue", "any other answer, or none", bend=-60),
+        Way("journal", "dropped", "no room, or\nno consent", words=(52, -3)),
+        Way("queue", "dropped", ""),
+        Way("on its way", "dead letter", "refused alone", words=(10, 0), anchor="start"),
+        Way("dead letter", "queue", "by hand", bend=26, words=(-10, 16)),
+    )
+
+    def run(self) -> list[nodes.Node]:
+        return [picture(draw(self.PLACES, self.WAYS, (1000, 280), "the way of one event"))]
+
+
+class LaneModes(Directive):
+    """The modes of a lane."""
+
+    PLACES: ClassVar = {"normal": (90, 50), "trial": (430, 50), "convicted": (430, 200)}
+    SHAPES: ClassVar = {
+        ("normal", "trial"): {},
+        ("trial", "convicted"): {"bend": 50, "words": (8, 4), "anchor": "start"},
+        ("convicted", "trial"): {"bend": 50, "words": (-8, 4), "anchor": "end"},
+        ("convicted", "normal"): {"bend": 45, "words": (-20, 22)},
+    }
+
+    def run(self) -> list[nodes.Node]:
+        changes = machines.modes()
+        said = {(change.before, change.after, change.why) for change in changes}
+        if said != set(machines.WHY_MODE):
+            raise ExtensionError(f"the modes of a lane have changed: {said}")
+        ways = [
+            Way(before, after, words, **self.SHAPES[before, after])
+            for (before, after, _), words in machines.WHY_MODE.items()
+        ]
+        return [picture(draw(self.PLACES, ways, (700, 240), "the modes of a lane"))]
+
+
+class PairingPhases(Directive):
+    """The phases of a pairing."""
+
+    def run(self) -> list[nodes.Node]:
+        places = {name: (90 + 270 * i, 50) for i, name in enumerate(machines.phases())}
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for change in sorted(machines.pairing()):
+            reasons.setdefault((change.before, change.after), []).append(change.why)
+        first, _, last = places
+        aside: dict[str, Any] = {"bend": -66, "words": (0, 18)}
+        ways = [
+            Way(*pair, ",\n".join(why), **(aside if pair == (first, last) else {}))
+            for pair, why in reasons.items()
+        ]
+        return [picture(draw(places, ways, (720, 190), "the phases of a pairing"))]
+
+
+def picture(svg: str) -> nodes.Node:
+    return nodes.raw("", f"<figure>{svg}</figure>", format="html")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> nodes.Node:
+    found = nodes.table(classes=["colwidths-auto"])
+    group = nodes.tgroup(cols=len(heads))
+    found += group
+    group += [nodes.colspec(colwidth=1) for _ in heads]
+    head = nodes.thead()
+    head += line(heads)
+    body = nodes.tbody()
+    body += [line(cells) for cells in rows]
+    group += [head, body]
+    return found
+
+
+def line(cells: Sequence[str]) -> nodes.row:
+    row = nodes.row()
+    for text in cells:
+        entry = nodes.entry()
+        paragraph = nodes.paragraph()
+        if text.startswith("`"):
+            paragraph += nodes.literal(text=text.strip("`"))
+        else:
+            paragraph += nodes.Text(text)
+        entry += paragraph
+        row += entry
+    return row
+
+
+def show_as_code(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """
+    An indented block of a docstring, with nothing above it but an empty line, is code.
+    """
+    found: list[str] = []
+    for line in lines:
+        above = next((text for text in reversed(found) if text), "")
+        if line.startswith("    ") and found and not found[-1] and above[:1].strip():
+            found += ["::", ""]
+        found.append(line)
+    lines[:] = found
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_lexer("csv", TextLexer)
+    # Before what reads the sections of a docstring.
+    app.connect("autodoc-process-docstring", show_as_code, priority=100)
+    app.add_directive("options", Options)
+    app.add_directive("answers", Answers)
+    app.add_directive("event-way", EventWay)
+    app.add_directive("lane-modes", LaneModes)
+    app.add_directive("pairing-phases", PairingPhases)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
