@@ -17,14 +17,15 @@ from heap_agent import _config
 
 
 class Options(Directive):
-    """Every option, with its default, its unit and its variable."""
+    """Every option, with its default and its unit."""
 
     def run(self) -> list[nodes.Node]:
-        rows = [
-            (f"`{row.name}`", f"`{row.default}`", row.unit, row.help, f"`{row.environment}`")
-            for row in _config.load({}, environment={}, files=()).describe()
-        ]
-        return [table(("option", "default", "unit", "what it is for", "variable"), rows)]
+        rows = []
+        for row in _config.load({}, environment={}, files=()).describe():
+            others = row.environment != f"HEAP_AGENT_{row.name.upper()}"
+            name = f"`{row.name}`, `{row.environment}`" if others else f"`{row.name}`"
+            rows.append((name, f"`{row.default}` {row.unit}", row.help))
+        return [table(("option", "default", "what it is for"), rows)]
 
 
 class Answers(Directive):
@@ -125,10 +126,8 @@ def line(cells: Sequence[str]) -> nodes.row:
     for text in cells:
         entry = nodes.entry()
         paragraph = nodes.paragraph()
-        if text.startswith("`"):
-            paragraph += nodes.literal(text=text.strip("`"))
-        else:
-            paragraph += nodes.Text(text)
+        for place, part in enumerate(text.split("`")):
+            paragraph += nodes.literal(text=part) if place % 2 else nodes.Text(part)
         entry += paragraph
         row += entry
     return row

@@ -24,7 +24,8 @@ from heap_agent.testing import Collector
 
 PICTURES = os.environ.get("HEAP_AGENT_SCREENSHOTS")
 
-COLUMNS = 96
+#: No line is wrapped, whatever the name of the test's folder.
+COLUMNS = 118
 
 #: As rich's own, without the fonts that it would fetch from elsewhere.
 FORMAT = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
