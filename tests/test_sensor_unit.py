@@ -99,7 +99,7 @@ class Machine:
             f"""[Service]
             ExecStart=
             ExecStart={daemon} --sensor {self._sensor}
-            WatchdogSec=3
+            WatchdogSec=8
             RestartSec=0.1
             {common}"""
         )
@@ -130,10 +130,12 @@ class Machine:
     def __enter__(self) -> Machine:
         start = ["unshare", "--mount", "sh", str(MACHINE), str(self._folder)]
         self._process = subprocess.Popen(start)
-        eventually(lambda: self.run("systemctl", "is-active", "trial.target").returncode == 0)
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Whatever went wrong: what it has in the real /tmp goes with it.
+        if self._process.poll() is None:
+            self.run("systemctl", "stop", UNIT.name)
         # Whoever waits for it then knows that all the others have gone, too.
         with suppress(ValueError):
             os.kill(int(self._first), signal.SIGKILL)
@@ -187,6 +189,7 @@ def _machine(tmp_path: Path, collector: Collector) -> Iterator[Machine]:
         pytest.skip("such namespaces are not allowed here")
     (tmp_path / "machine").mkdir()
     with Machine(tmp_path / "machine", collector.url) as machine:
+        eventually(lambda: machine.run("systemctl", "is-active", "trial.target").returncode == 0)
         yield machine
 
 
