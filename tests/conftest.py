@@ -35,7 +35,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 #: What takes long, and hardly depends on the version of Python.
 LONG = tuple(
-    Path(__file__).parent / name for name in ("benchmarks", "reliability", "tools", "view")
+    Path(__file__).parent / name
+    for name in ("benchmarks", "documents", "examples", "reliability", "tools", "view")
 )
 
 

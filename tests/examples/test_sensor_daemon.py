@@ -24,7 +24,7 @@ from helpers import balanced, eventually, heir
 
 from heap_agent.testing import Collector
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 DAEMON = EXAMPLES / "sensor_daemon.py"
 UNIT = EXAMPLES / "sensor_daemon.service"
 

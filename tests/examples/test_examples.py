@@ -13,7 +13,7 @@ from commands import PATIENCE
 from heap_agent import Agent
 from heap_agent.testing import Collector
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 if not EXAMPLES.exists():  # the suite without its checkout
     pytest.skip("there are no examples beside the tests", allow_module_level=True)

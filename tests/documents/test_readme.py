@@ -16,7 +16,7 @@ from heap_agent import _api
 from heap_agent._tools import cli
 from heap_agent.testing import Collector
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 VISUALIZER = ROOT / "docs" / "visualizer.md"
 

@@ -21,9 +21,9 @@ from helpers import balanced, eventually, heir
 import heap_agent
 from heap_agent.testing import Collector
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 UNIT = EXAMPLES / "sensor_daemon.service"
-MACHINE = Path(__file__).parent / "programs" / "machine.sh"
+MACHINE = Path(__file__).parents[1] / "programs" / "machine.sh"
 
 if not UNIT.exists():  # the suite without its checkout
     pytest.skip("there are no examples beside the tests", allow_module_level=True)

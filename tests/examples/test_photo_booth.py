@@ -21,8 +21,8 @@ from helpers import balanced, eventually, heir
 
 from heap_agent.testing import Collector
 
-PROGRAM = Path(__file__).parents[1] / "docs" / "examples" / "photo_booth" / "window.py"
-CLICKS = Path(__file__).parent / "programs" / "clicks.py"
+PROGRAM = Path(__file__).parents[2] / "docs" / "examples" / "photo_booth" / "window.py"
+CLICKS = Path(__file__).parents[1] / "programs" / "clicks.py"
 
 if not PROGRAM.exists():  # the suite without its checkout
     pytest.skip("there are no examples beside the tests", allow_module_level=True)

@@ -41,8 +41,8 @@ from heap_agent.testing import Collector
 if find_spec("PyInstaller") is None:
     pytest.skip("needs PyInstaller", allow_module_level=True)
 
-PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "frozen.md"
-PROGRAM = Path(__file__).parent / "programs" / "frozen.py"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "frozen.md"
+PROGRAM = Path(__file__).parents[1] / "programs" / "frozen.py"
 
 if not PAGE.exists():  # the suite without its checkout
     pytest.skip("there is no how-to beside the tests", allow_module_level=True)
