@@ -45,8 +45,8 @@ from heap_agent._core.state import (
     identity_facet,
     property_facet,
 )
+from heap_agent._faults import Faults, duration, shown
 from heap_agent._late import late
-from heap_agent._options import DURATION_MAXIMUM
 from heap_agent._outbox import Outbox
 from heap_agent._store import system
 from heap_agent._store.database import DatabaseTrouble
@@ -72,9 +72,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("heap_agent.agent")
 
-#: Different faults that are logged; beyond these they are only counted.
-_COMPLAINTS: Final = 1_000
-
 #: Seconds that `opt_out` waits for another process to stop delivering.
 _CONSENT_PATIENCE: Final = 5.0
 
@@ -91,12 +88,6 @@ _HANDLER_PATIENCE: Final = 0.5
 _EVENT: Final = int(Kind.EVENT)
 
 _LOSSES: Final = "Heap Agent Losses"
-
-#: Faults that are only worth a word: nothing was mended, `strict` lets them pass.
-_HINTS: Final = frozenset({"email_case"})
-
-#: Faults that are not counted as repairs.
-_UNMENDED: Final = _HINTS | {"empty_name"}
 
 #: Requests of other processes: to start a pairing, and to end it.
 PAIR: Final = "pair"
@@ -146,7 +137,6 @@ class Agent:
         "_attending",
         "_boot_ns",
         "_clock",
-        "_complaints",
         "_config",
         "_device",
         "_directory",
@@ -154,6 +144,7 @@ class Agent:
         "_end_lock",
         "_ended",
         "_ending",
+        "_faults",
         "_guest",
         "_inherited",
         "_interval",
@@ -220,7 +211,8 @@ class Agent:
         self._interval = max(config.interval, limits.INTERVAL_MINIMUM)
         known = _facts()(config.app_version) if config.capture_device else {}
         self._device = self._check_device_properties({**known, **config.device_properties})
-        self._complaints: dict[tuple[str, str, str | None], str] = {}
+        # By way of the store: a forked child has a journal of its own.
+        self._faults = Faults(config.strict, lambda name: self._store.journal.count(name))
         self._inherited: list[Store] = []
         self._muted = config.disabled or config.do_not_track or nameless
         self._ended = False
@@ -393,7 +385,7 @@ class Agent:
                 if self._user.user_id != _NOBODY:
                     # Who is logged in does not change because a disk is busy.
                     return False
-                self._say(
+                self._faults.say(
                     ("state", "unreadable", None),
                     "the state cannot be read, a new user begins: %s",
                     error,
@@ -566,10 +558,10 @@ class Agent:
                 wall_ns, flags = round(seconds * 1e6) * 1000, GIVEN if given else 0
             mended = self._wire.mended(event, properties, self._ambient)
         except InvalidCall as error:
-            self._blame(error)
+            self._faults.blame(error)
             return
         faults += mended.faults
-        self._complain(mended.name or "track", faults)
+        self._faults.complain(mended.name or "track", faults)
         if mended.data is None:
             self._store.journal.count("refused")
             return
@@ -671,12 +663,12 @@ class Agent:
         try:
             judged = session.judge(identity, self._refused_identities)
         except InvalidCall as error:
-            self._blame(error)
+            self._faults.blame(error)
             # Whoever comes now is not to be taken for the last one.
             self._become(Call.IDENTIFY_REFUSED, None)
             return
         if judged.identity is None:
-            text = f"identity {_shown(identity)} is refused: {judged.complaint}"
+            text = f"identity {shown(identity)} is refused: {judged.complaint}"
             if self._config.strict:
                 raise InvalidValue(f"{text}. Pass a unique name, or call reset_identity()")
             self._store.journal.count("refused_identities")
@@ -685,7 +677,8 @@ class Agent:
             return
         self._become(Call.IDENTIFY, judged.identity)
         if judged.complaint is not None:
-            self._say(("identify", "doubtful", judged.complaint), "identify: %s", judged.complaint)
+            once = ("identify", "doubtful", judged.complaint)
+            self._faults.say(once, "identify: %s", judged.complaint)
 
     def reset_identity(self) -> None:
         """
@@ -769,7 +762,7 @@ class Agent:
         """
         if self._silent:
             return
-        good = self._good("add_user_properties", properties, limits.USER_VALUE, user=True)
+        good = self._faults.mended("add_user_properties", properties, limits.USER_VALUE, user=True)
         if good:
             with self._state_lock:
                 self._store.record_user_properties(self._actor, dumps(good))
@@ -790,7 +783,7 @@ class Agent:
         """
         if self._silent:
             return
-        good = self._good("add_event_properties", properties, limits.EVENT_VALUE)
+        good = self._faults.mended("add_event_properties", properties, limits.EVENT_VALUE)
         with self._state_lock:
             known = self._state.event_properties(self._app_id)
             limit = limits.EVENT_PROPERTIES_BYTES
@@ -798,7 +791,7 @@ class Agent:
                 good, lambda some: len(dumps({**known, **some})), limit
             )
             reason = f"is left out: event properties may take {limit:,} bytes in all"
-            self._complain(
+            self._faults.complain(
                 "add_event_properties",
                 tuple(
                     Fault(fault.kind, fault.key, f"property {fault.key!r} {reason}")
@@ -821,7 +814,7 @@ class Agent:
         if self._silent:
             return
         if not issubclass(type(name), str):
-            self._blame(InvalidCall(f"name must be a string, got {repair.type_name(name)}"))
+            self._faults.blame(InvalidCall(f"name must be a string, got {repair.type_name(name)}"))
             return
         # A subclass may have methods of its own, which may raise.
         name = str.__str__(name)
@@ -856,9 +849,9 @@ class Agent:
         """
         if self._config.disabled:
             return
-        value = _duration("seconds", seconds)
+        value = duration("seconds", seconds)
         if value < limits.INTERVAL_MINIMUM:
-            self._complain(
+            self._faults.complain(
                 "change_interval",
                 (
                     Fault(
@@ -1008,7 +1001,7 @@ class Agent:
             return found
 
     def _mended(self, event: str) -> list[str]:
-        return [text for (what, *_), text in list(self._complaints.items()) if what == event]
+        return self._faults.said_of(event)
 
     def _listen_to_signal(self) -> None:
         """
@@ -1075,7 +1068,7 @@ class Agent:
         if self._config.disabled:
             return
         if not isinstance(purge, bool):
-            raise InvalidCall(f"purge must be True or False, got {_shown(purge)}")
+            raise InvalidCall(f"purge must be True or False, got {shown(purge)}")
         with self._state_lock:
             self._set({CONSENT: False}, purge=purge)
             if purge:
@@ -1226,7 +1219,7 @@ class Agent:
         """
         if self._config.disabled:
             return True
-        seconds = None if timeout is None else _duration("timeout", timeout)
+        seconds = None if timeout is None else duration("timeout", timeout)
         if self._interrupted:
             # A signal handler that has interrupted a call: whoever delivers would wait
             # for what only this thread can give back.
@@ -1285,7 +1278,7 @@ class Agent:
         if timeout is None:
             return self._sync()
         # A disk that hangs cannot be interrupted; only a thread can be left alone.
-        return bool(aside(self._sync, timeout=_duration("timeout", timeout)))
+        return bool(aside(self._sync, timeout=duration("timeout", timeout)))
 
     def _sync(self) -> bool:
         self._store.mend(time.monotonic())
@@ -1339,7 +1332,7 @@ class Agent:
         if self._config.disabled:
             return
         wanted = self._config.shutdown_timeout if timeout is None else timeout
-        seconds = _duration("timeout", wanted)
+        seconds = duration("timeout", wanted)
         self._unlisten()
         with self._end_lock:
             if not self._ended:
@@ -1358,7 +1351,7 @@ class Agent:
             interrupted = self._interrupted
             ending.join(seconds + (_HANDLER_PATIENCE if interrupted else _CLOSING_PATIENCE))
             if ending.is_alive() and not interrupted:
-                self._say(
+                self._faults.say(
                     ("shutdown", "hangs", None),
                     "the disk does not answer, the program goes on without it: %d events are "
                     "in memory, and lost if it ends now",
@@ -1427,61 +1420,11 @@ class Agent:
 
     # -- faults ---------------------------------------------------------------------
 
-    def _good(
-        self, verb: str, properties: object, limit: int, *, user: bool = False
-    ) -> dict[str, Scalar]:
-        try:
-            mapping = wire.check_mapping(properties, "properties")
-        except InvalidCall as error:
-            self._blame(error)
-            return {}
-        repaired = repair.repair_properties(mapping, limit=limit, user=user)
-        self._complain(verb, repaired.faults)
-        return dict(repaired.properties)
-
     def _check_device_properties(self, properties: Mapping[str, Scalar]) -> dict[str, Scalar]:
         repaired = repair.repair_properties(properties, limit=limits.EVENT_VALUE)
         for fault in repaired.faults:
             self._problems.append(f"device_properties: {fault.detail}")
         return dict(repaired.properties)
-
-    def _blame(self, error: InvalidCall) -> None:
-        """
-        The program is wrong: raise, unless production images asked for logs.
-        """
-        if self._config.strict is False:
-            self._store.journal.count("blamed")
-            self._say(("call", "blamed", str(error)), "%s", error, level=logging.ERROR)
-            return
-        raise error
-
-    def _complain(self, what: str, faults: tuple[Fault, ...]) -> None:
-        """
-        A value is wrong: raise in strict mode, else count and log once.
-        """
-        if not faults:
-            return
-        if self._config.strict:
-            for fault in faults:
-                if fault.kind not in _HINTS:
-                    raise InvalidValue(f"{what}: {fault.detail}. Nothing was recorded")
-        for fault in faults:
-            if fault.kind not in _UNMENDED:
-                self._store.journal.count(f"repaired.{fault.kind}")
-            self._say((what, fault.kind, fault.key), "%s: %s", what, fault.detail)
-
-    def _say(
-        self,
-        once: tuple[str, str, str | None],
-        text: str,
-        *arguments: object,
-        level: int = logging.WARNING,
-    ) -> None:
-        if once in self._complaints or len(self._complaints) >= _COMPLAINTS:
-            return
-        # Before logging: a handler may call `track` with the same fault.
-        self._complaints[once] = text % arguments if arguments else text
-        _log.log(level, text, *arguments)
 
     def _report_losses(self, losses: Mapping[str, int]) -> None:
         self.track(_LOSSES, {f"dropped_{name}": number for name, number in losses.items()})
@@ -1540,38 +1483,6 @@ def _read_status() -> Callable[..., Status]:
     from heap_agent._status import read_status
 
     return read_status
-
-
-def _shown(value: object) -> str:
-    """
-    A value for a log line: short, and on one line.
-    """
-    kind = type(value)  # what an object says of its class may raise
-    if issubclass(kind, str):
-        text = repr(str.__str__(cast(str, value))[:48])
-    elif issubclass(kind, int) and int.bit_length(cast(int, value)) > 128:
-        # Python refuses to print one of more than 4,300 digits.
-        text = f"an int of {int.bit_length(cast(int, value))} bits"
-    elif value is None or kind in (bool, int, float):
-        text = repr(value)
-    else:
-        text = repair.type_name(value)
-    return text if len(text) <= 48 else text[:45] + "…"
-
-
-def _duration(argument: str, value: float | timedelta) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, (int, float))
-        or not 0 <= seconds < math.inf
-    ):
-        raise InvalidCall(
-            f"{argument} must be a number of seconds, zero or more, or a timedelta; "
-            f"got {_shown(value)}"
-        )
-    # No longer than any system can wait.
-    return float(min(seconds, DURATION_MAXIMUM))
 
 
 def _restore_signal(ours: object, before: Any) -> None:

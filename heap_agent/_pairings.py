@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from heap_agent._core.hour import Hour
-from heap_agent._options import DURATION_MAXIMUM
+from heap_agent._faults import duration
 from heap_agent._outbox import Outbox
 from heap_agent._store import dead
 from heap_agent._store.store import Store
@@ -110,12 +109,12 @@ class Pairings:
     def __repr__(self) -> str:
         return f"<Pairings [{self._visualizer!r}]>"
 
-    def start(self, bind: object, port: object, timeout: object) -> Pairing:
+    def start(self, bind: object, port: object, timeout: float | timedelta) -> Pairing:
         """
         As `Agent.start_ev_pairing`.
         """
         address, number = check_bind(bind), check_port(port)
-        pairing = self._visualizer.start(address, number, check_timeout(timeout))
+        pairing = self._visualizer.start(address, number, duration("timeout", timeout, zero=False))
         if not ipaddress.ip_address(address).is_loopback:
             _log.warning(
                 "the Event Visualizer listens on %s, not only on this machine, and is not "
@@ -207,19 +206,3 @@ def check_port(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65_535:
         return value
     raise InvalidCall(f"port must be a whole number from 0 to 65535, got {str(value)[:48]!r}")
-
-
-def check_timeout(value: object) -> float:
-    """
-    Seconds until a pairing is over.
-
-    Raises:
-        InvalidCall: No positive number of seconds.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool):
-        if 0 < seconds < math.inf:
-            return float(min(seconds, DURATION_MAXIMUM))
-    raise InvalidCall(
-        f"timeout must be a number of seconds above zero, or a timedelta; got {str(value)[:48]!r}"
-    )

@@ -415,7 +415,7 @@ def _strict_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 @pytest.mark.parametrize("case", [name for name, (_, _, faults) in CASES.items() if not faults])
 def test_strict_lets_good_values_pass(strict_agent: Agent, case: str) -> None:
     """What is no fault is none in strict mode either."""
-    strict_agent._good("e", CASES[case][0], 1023)
+    strict_agent._faults.mended("e", CASES[case][0], 1023)
 
 
 def test_strict_and_names_identities_and_intervals(start: MakeAgent) -> None:
@@ -494,7 +494,7 @@ def test_what_is_remembered_of_complaints_is_bounded(start: MakeAgent, caplog: L
     for number in range(1_200):
         agent.track("e", {f"k{number}": None})
     assert agent.status().repaired_by == {"no_value": 1_200}
-    assert len(messages(caplog)) == len(agent._complaints) == 1_000
+    assert len(messages(caplog)) == len(agent._faults._said) == 1_000
 
 
 def test_an_event_that_is_too_large(start: MakeAgent, server: Collector) -> None:

@@ -96,7 +96,7 @@ def test_a_qr_code(make_agent: MakeAgent) -> None:
         ({"port": 65_536}, "port must be"),
         ({"port": "80"}, "port must be"),
         ({"port": True}, "port must be"),
-        ({"timeout": 0}, "timeout must be a number of seconds above zero"),
+        ({"timeout": 0}, "timeout must be a number of seconds, above zero"),
         ({"timeout": float("nan")}, "timeout must be"),
         ({"timeout": float("inf")}, "timeout must be"),
         ({"timeout": "900"}, "timeout must be"),
