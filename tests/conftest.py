@@ -23,7 +23,11 @@ from heap_agent.testing import Collector, FakeClock
 
 # What a property takes is no fault of it: machines are busy.
 settings.register_profile(
-    "untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "untimed",
+    settings.default,
+    deadline=None,
+    max_examples=settings.default.max_examples // (trials.PARTS if trials.SAMPLE else 1),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("untimed")
 
@@ -33,16 +37,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: What takes long, and hardly depends on the version of Python.
+#: What takes long, and hardly depends on the version of Python: folders, and files of real
+#: processes and disks.
 LONG = tuple(
     Path(__file__).parent / name
-    for name in ("benchmarks", "documents", "examples", "reliability", "tools", "view")
+    for name in (
+        *("benchmarks", "documents", "examples", "reliability", "server", "tools", "view"),
+        *("test_crash.py", "test_disk.py", "test_end_to_end.py", "test_lifecycle.py"),
+        *("test_processes.py", "store/test_keeper.py", "upload/test_transport.py"),
+    )
 )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what another Python of the same run tries."""
-    long = [item for item in items if not {*LONG}.isdisjoint(item.path.parents)]
+    long = [item for item in items if not {*LONG}.isdisjoint({item.path, *item.path.parents})]
     left_out = set(long) - set(trials.sample(long))
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
