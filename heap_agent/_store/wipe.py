@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ _OURS: Final = re.compile(
     | queue-[0-9]+\.db(-wal|-shm|-journal)?
     | queue\.draft(-wal|-shm|-journal)?
     | (owner|runs)\.lock | bell | opted-out | reserve(\.draft)?
-    | (user|version)-[0-9]+-.+
+    | (user|version)-[0-9]+-[0-9a-f]{16}(\.lock)?
     | \..+\.[0-9a-f]{16}\.tmp
     """,
     re.VERBOSE,
@@ -79,11 +80,11 @@ def _ours(directory: Path) -> list[str]:
 
 
 def _erase(path: Path) -> None:
-    # A link is deleted itself; what it leads to is not ours.
-    if path.is_symlink():
-        path.unlink()
-        return
     with suppress(FileNotFoundError):
+        # A link is deleted itself; what it leads to is not ours. A pipe would never end.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+            return
         descriptor = system.open_private(path, os.O_WRONLY)
         try:
             left = os.fstat(descriptor).st_size

@@ -35,11 +35,21 @@ def test_everything_goes(state_dir: Path) -> None:
     """But for what is somebody else's."""
     used(state_dir)
     assert {"opted-out", "bell", "reserve", "queue-1.db"} <= names(state_dir)
-    (state_dir / "notes.txt").write_text("mine")
+    mine = {"notes.txt", "version-2-of-the-manual.txt", "user-1-guide.pdf"}
+    for name in mine:
+        (state_dir / name).write_text("mine")
     assert wipe(state_dir) > 8
-    assert names(state_dir) == {"notes.txt"}
+    assert names(state_dir) == mine
     assert wipe(state_dir) == 1  # the lock that it takes
-    assert (state_dir / "notes.txt").read_text() == "mine"
+    assert all((state_dir / name).read_text() == "mine" for name in mine)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_pipe_goes_unread(state_dir: Path) -> None:
+    """Whoever put it there: nobody waits for somebody at its other end."""
+    os.mkfifo(state_dir / "0123456789abcdef.run")
+    wipe(state_dir)
+    assert names(state_dir) == set()
 
 
 def test_what_is_deleted_is_overwritten(state_dir: Path) -> None:
