@@ -344,6 +344,13 @@ class Agent:
         found.begin()
         return cast("Lifecycle", found)
 
+    def _forget_run(self) -> None:
+        """
+        Nothing will be told of how this run ends: it does so now, or nobody may know.
+        """
+        if self._lifecycle is not None:
+            self._lifecycle.end()
+
     def _start_keeper(self) -> None:
         """
         Where no thread can be started, the next record tries again.
@@ -415,6 +422,8 @@ class Agent:
                 self._store.journal.rotate()
                 self._store.ring()
             note_consent(self._directory, state.consent.given)
+            if not state.consent.given:
+                self._forget_run()
             return True
 
     def _begin_unknowing(self) -> None:
@@ -1080,6 +1089,7 @@ class Agent:
             forget_first_users(self._directory)
             # What was written here goes when the owner unlinks the sealed part.
             self._store.journal.rotate()
+        self._forget_run()
         self._keeper.sync_soon()
         self._outbox.barrier()
         self._wait_until_heard()
@@ -1375,8 +1385,7 @@ class Agent:
 
         # The keeper still has to sync: a moment is left for it in any case.
         self._keeper.stop(max(0.5, deadline - time.monotonic()), farewell)
-        if self._lifecycle is not None:
-            self._lifecycle.end()
+        self._forget_run()
         with suppress(Exception):
             self._store.flush_counts()
         self._store.journal.sync()
@@ -1385,8 +1394,11 @@ class Agent:
             _log.error("%d events could be neither written nor sent, and end here", lost)
 
     def _end_with_program(self) -> None:
-        if self._lifecycle is not None and (error := _lifecycle().uncaught()):
-            self._lifecycle.crash(error)
+        if (lifecycle := self._lifecycle) is not None:
+            # Whatever comes of it, the last delivery is still to be made.
+            with suppress(Exception):
+                if error := _lifecycle().uncaught():
+                    aside(lambda: lifecycle.crash(error), timeout=_CLOSING_PATIENCE)
         self.shutdown()
 
     def _say_farewell(self, seconds: float) -> None:

@@ -112,7 +112,7 @@ class Config(_options.Options, prefix=PREFIX):
         False, "Record when the program is installed, updated, opened, and when it has crashed."
     )
     app_version: str | None = _options.option(
-        None, _options.check_text, "Version of the program, for what is captured."
+        None, _options.check_version, "Version of the program, for what is captured."
     )
     clear_event_properties_on_new_user: bool = _options.switch(
         False, "Drop the event properties when the user changes."

@@ -8,12 +8,15 @@ exception nobody caught says so itself. This module must not know the agent.
 
 from __future__ import annotations
 
+import builtins
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, cast
 
+from heap_agent._core.repair import type_name
 from heap_agent._store import runs
 from heap_agent._store.runs import Noted, Run, run_of
 
@@ -30,6 +33,12 @@ _VERSION: Final = "App Version"
 _PREVIOUS: Final = "Previous App Version"
 _RESTARTED: Final = "Device Restarted"
 _EXCEPTION: Final = "Exception"
+
+#: Several exceptions in one; Python 3.10 has none.
+_GROUP: Final[Any] = getattr(builtins, "BaseExceptionGroup", ())
+
+#: Programs of this process that have told of their crash: directory and app id.
+_crashed: Final[set[tuple[Path, str]]] = set()
 
 
 class Lifecycle:
@@ -64,28 +73,33 @@ class Lifecycle:
         Tell what became of earlier runs, and that this one begins. Where the disk
         refuses, only the latter.
         """
-        self._attempt(self._tell_of_the_past)
+        self._attempt(self._take_turn)
         self._track(OPENED, self._told(self._run.version))
-        self._attempt(self._note)
 
     def end(self) -> None:
-        """The program ends as it should."""
+        """The program ends as it should, or nothing may be told of it."""
         noted, self._noted = self._noted, None
         if noted is not None:
             noted.end()
 
     def crash(self, error: BaseException) -> None:
         """
-        The program ends with an exception that nobody caught. Of the exception only
-        its type is told: its text may hold anything.
+        The program ends with an exception that nobody caught: once, however many agents
+        it has had. Of the exception only its type is told: its text may hold anything.
         """
-        told = {**self._told(self._run.version), _EXCEPTION: type(error).__qualname__}
-        self._track(CRASHED, told)
+        program = (self._directory, self._run.app_id)
+        if program not in _crashed:
+            _crashed.add(program)
+            told = {**self._told(self._run.version), _EXCEPTION: type_name(error)}
+            self._track(CRASHED, told)
+        # The next start has nothing to add.
+        self.end()
 
     def renew(self) -> None:
         """Note this run again, in a directory that has begun anew."""
-        self._attempt(lambda: runs.note_version(self._directory, self._run))
-        self._attempt(self._note)
+        if self._noted is not None:
+            self._attempt(self._note_version)
+            self._attempt(self._note)
 
     @staticmethod
     def _attempt(step: Callable[[], None]) -> None:
@@ -94,14 +108,19 @@ class Lifecycle:
         except OSError as error:
             _log.warning("the run of this program cannot be noted: %s", error)
 
-    def _tell_of_the_past(self) -> None:
+    def _take_turn(self) -> None:
         with runs.one_at_a_time(self._directory) as alone:
             if alone:
-                self._tell_of_crashes()
-                self._tell_of_version()
+                self._attempt(self._tell_of_crashes)
+                self._attempt(self._tell_of_version)
+            self._attempt(self._note)
 
     def _note(self) -> None:
         self._noted = Noted(self._directory, self._run)
+
+    def _note_version(self) -> None:
+        with runs.noting_version(self._directory, self._run):
+            pass
 
     def _tell_of_crashes(self) -> None:
         for run in runs.take_broken(self._directory, self._run.app_id, self._run.machine):
@@ -116,13 +135,14 @@ class Lifecycle:
         if before == version or (before and not version):
             # A process that does not say which version it is takes nothing back.
             return
-        if before is None:
-            self._track(INSTALLED, self._told(version))
-        elif before:
-            self._track(UPDATED, {**self._told(version), _PREVIOUS: before})
-        # Told twice is better than never: a power cut must not keep the note alone.
-        self._sync()
-        runs.note_version(self._directory, self._run)
+        # What cannot be noted is not told, or each start would tell it.
+        with runs.noting_version(self._directory, self._run):
+            if before is None:
+                self._track(INSTALLED, self._told(version))
+            elif before:
+                self._track(UPDATED, {**self._told(version), _PREVIOUS: before})
+            # Told twice is better than never: a power cut must not keep the note alone.
+            self._sync()
 
     def _told(self, version: str) -> dict[str, str]:
         return {_VERSION: version} if version else {}
@@ -136,6 +156,29 @@ def uncaught() -> BaseException | None:
     (`sys.ps1`), that was a line of theirs and ends nothing.
     """
     error = getattr(sys, "last_value", None)
-    if isinstance(error, Exception) and not hasattr(sys, "ps1"):
-        return error
-    return None
+    if error is None or hasattr(sys, "ps1") or _is_wish(error):
+        return None
+    return error if _went_through(getattr(sys, "last_traceback", None)) else None
+
+
+def _went_through(trace: TracebackType | None) -> bool:
+    """
+    Whether an exception has left the program's outermost frame. What a callback raised
+    is kept in the same place by tkinter and others, who go on; so do test runners.
+    """
+    if trace is None:
+        return False
+    frame = trace.tb_frame
+    outermost = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+    # The latter is Python's own, around a program that `python -m` has started.
+    return outermost in (("__main__", "<module>"), ("runpy", "_run_module_as_main"))
+
+
+def _is_wish(error: BaseException) -> bool:
+    """
+    Whether somebody wanted the program to end: Ctrl-C, also where it ended a group of tasks.
+    """
+    kind = type(error)  # what an object says of its class may raise
+    if issubclass(kind, _GROUP):
+        return all(map(_is_wish, cast(Any, error).exceptions))
+    return issubclass(kind, (KeyboardInterrupt, SystemExit))

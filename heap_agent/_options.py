@@ -59,6 +59,13 @@ def check_text(value: object) -> str:
     raise ValueError("text that is not blank")
 
 
+def check_version(value: object) -> str:
+    text = check_text(value)
+    if len(text) <= 255:
+        return text
+    raise ValueError("text of at most 255 characters")
+
+
 def check_path(value: object) -> Path:
     if isinstance(value, (str, os.PathLike)) and not isinstance(value, bytes):
         text = os.fspath(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -103,22 +104,38 @@ def test_a_kill_is_told_by_the_next_start(state_dir: Path, told: Callable[[], To
     assert found[2][1] == {"App Version": "1.0", "Device Restarted": "false"}
 
 
-@pytest.mark.parametrize("ending", ["raise", "raise after shutdown"])
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        ("raise", "PumpFailed"),
+        ("raise after shutdown", "PumpFailed"),
+        ("overheat", "Overheated"),
+        ("raise an odd one", "Odd" * 21 + "O"),
+    ],
+)
 def test_an_exception_is_told_at_once(
-    ending: str, state_dir: Path, told: Callable[[], Told]
+    ending: str, kind: str, state_dir: Path, told: Callable[[], Told]
 ) -> None:
     """By its type alone, also where the agent was shut down before; the next start says no more."""
     assert live(state_dir, "1.0", ending) == 1
     live(state_dir)
     found = told()
     assert names(found) == ["Installed", "Opened", "Crashed", "Opened"]
-    assert found[2][1] == {"App Version": "1.0", "Exception": "PumpFailed"}
+    assert found[2][1] == {"App Version": "1.0", "Exception": kind}
 
 
-@pytest.mark.parametrize("ending", ["exit", "interrupt"])
+def test_a_crash_is_told_once(state_dir: Path, told: Callable[[], Told]) -> None:
+    """However many agents a program has had."""
+    live(state_dir, "1.0", "raise beside a second agent")
+    assert names(told()).count("Crashed") == 1
+
+
+@pytest.mark.parametrize("ending", ["exit", "interrupt", "interrupt tasks", "raise in a callback"])
 def test_what_is_no_crash(ending: str, state_dir: Path, told: Callable[[], Told]) -> None:
-    """Neither an exit with a status nor Ctrl-C."""
-    assert live(state_dir, "1.0", ending) != 0
+    """Neither an exit with a status, nor Ctrl-C, nor what the program outlived."""
+    if ending == "interrupt tasks" and sys.version_info < (3, 11):
+        pytest.skip("this Python knows no groups of exceptions")
+    live(state_dir, "1.0", ending)
     live(state_dir)
     assert names(told()) == ["Installed", "Opened", "Opened"]
 
@@ -183,6 +200,63 @@ def test_a_note_that_a_power_cut_emptied(
     balanced(agent)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_what_is_no_note(
+    make_agent: Callable[..., Agent], state_dir: Path, collector: Collector
+) -> None:
+    """A start waits for no pipe, follows no link, and one such file hides nothing of the others."""
+    os.mkfifo(state_dir / "0000000000000001.run")
+    (state_dir / "0000000000000002.run").symlink_to("/dev/zero")
+    (state_dir / "0000000000000003.run").mkdir()
+    (state_dir / "0000000000000004.alive").mkdir()
+    (state_dir / "0000000000000005.run").write_text('["11", "', encoding="utf-8")
+    agent = make_agent(directory=state_dir, capture_lifecycle=True, endpoint=collector.url)
+    assert agent.flush(timeout=30)
+    assert [event.event for event in collector.events()] == [
+        "Application Crashed",
+        "Application Installed",
+        "Application Opened",
+    ]
+    balanced(agent)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"9" * 5000, b""])
+def test_a_damaged_version(
+    damage: bytes, make_agent: Callable[..., Agent], tmp_path: Path, collector: Collector
+) -> None:
+    """A start that cannot know which version ran before makes nothing up, and raises nothing."""
+    options: dict[str, Any] = {"capture_lifecycle": True, "app_version": "1.0", "strict": True}
+    make_agent(**options).shutdown(0)
+    (note,) = (tmp_path / "state").glob("version-*")
+    note.write_bytes(damage)
+    make_agent(**options).shutdown(0)
+    agent = make_agent(**options, endpoint=collector.url)
+    assert agent.flush(timeout=30)
+    assert {event.event for event in collector.events()} - {"Application Updated"} == {
+        "Application Installed",
+        "Application Opened",
+    }
+    assert note.read_bytes() == b"1.0"
+    balanced(agent)
+
+
+def test_a_note_and_its_lock_come_together(
+    make_agent: Callable[..., Agent], tmp_path: Path, collector: Collector
+) -> None:
+    """A crash that was told leaves neither, even where the last delivery is cut off."""
+    agent = make_agent(capture_lifecycle=True)
+    assert agent._lifecycle is not None
+    names_of = [path.suffix for path in (tmp_path / "state").iterdir()]
+    assert names_of.count(".run") == names_of.count(".alive") == 1
+    agent._lifecycle.crash(ValueError())
+    assert not [*(tmp_path / "state").glob("*.run"), *(tmp_path / "state").glob("*.alive")]
+    agent.shutdown(0)
+    last = make_agent(endpoint=collector.url)
+    assert last.flush(timeout=30)
+    assert len(collector.events("Application Crashed")) == 1
+    balanced(last)
+
+
 def test_a_copy_on_another_machine(
     make_agent: Callable[..., Agent], tmp_path: Path, collector: Collector
 ) -> None:
@@ -225,6 +299,16 @@ def test_nothing_without_consent(
     assert agent.flush(timeout=30)
     assert len(collector.events("Application Installed")) == 1
     balanced(agent)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_crash_without_consent(state_dir: Path, told: Callable[[], Told]) -> None:
+    """Of a run in which somebody opted out no end is told, also after the next opt-in."""
+    assert live(state_dir, "1.0", "opt out, and be killed") == -9
+    with Agent("11", directory=state_dir, endpoint="http://127.0.0.1:9") as agent:
+        agent.opt_in()
+    live(state_dir)
+    assert names(told()) == ["Installed", "Opened", "Opened"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -11,11 +11,13 @@ This module must not know what is told of a run, nor whether anything is.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,6 +31,12 @@ _NAME: Final = re.compile(r"([0-9a-f]{16})\.(run|alive)")
 
 #: Seconds that a start waits for others of the same moment.
 _PATIENCE: Final = 1.0
+
+#: Notes that a start looks at; where there are more, the next ones go on.
+_SOME: Final = 256
+
+#: Bytes that are read of a file: what is noted fits, and whatever it says fits into a property.
+_LONGEST: Final = 1023
 
 
 class Run(NamedTuple):
@@ -89,10 +97,18 @@ class Noted:
     def __init__(self, directory: Path, run: Run) -> None:
         self._note = directory / f"{os.urandom(8).hex()}.run"
         # The lock first: a note without one is that of a dead process.
-        self._alive = _lock(self._note)
+        alive = _lock(self._note)
+        if alive is None:
+            raise OSError(errno.EAGAIN, "another process has its lock", str(self._note))
+        self._alive = alive
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with open(system.open_private(self._note, flags), "w", encoding="utf-8") as file:
-            json.dump(run, file)
+        try:
+            with open(system.open_private(self._note, flags), "w", encoding="utf-8") as file:
+                json.dump(run, file, ensure_ascii=False)
+        except BaseException:
+            # Half a note would tell of a crash.
+            self.end()
+            raise
 
     def __repr__(self) -> str:
         return f"<Noted {self._note.name}>"
@@ -100,8 +116,7 @@ class Noted:
     def end(self) -> None:
         """It has ended as it should."""
         system.unlink_quietly(self._note)
-        if self._alive is not None:
-            self._alive.release(unlink=True)
+        self._alive.release(unlink=True)
 
 
 def take_broken(directory: Path, app_id: str, machine: str) -> list[Run]:
@@ -117,39 +132,39 @@ def take_broken(directory: Path, app_id: str, machine: str) -> list[Run]:
         OSError: The disk refuses.
     """
     broken = []
-    for id in {found[1] for found in map(_NAME.fullmatch, os.listdir(directory)) if found}:
-        note = directory / f"{id}.run"
-        lock = _lock(note)
-        if lock is None:
-            continue
-        # Without a note: it died before it had one, or has ended this very moment.
-        run = _read(note, app_id, machine) if note.exists() else None
-        ours = run is None or run.app_id == app_id
-        # What cannot be removed would be told again with each start.
-        taken = ours and system.unlink_quietly(note)
-        lock.release(unlink=taken)
-        if taken and run is not None and run.machine == machine:
-            broken.append(run)
+    ids = {found[1] for found in map(_NAME.fullmatch, os.listdir(directory)) if found}
+    for id in islice(ids, _SOME):
+        # One that cannot be taken is no reason to leave the others.
+        with suppress(OSError):
+            run = _take(directory / f"{id}.run", app_id, machine)
+            if run is not None and run.machine == machine:
+                broken.append(run)
     return broken
 
 
 def last_version(directory: Path, run: Run) -> str | None:
     """
-    Which version of the program ran before, "" where it did not say; None if none did.
-    """
-    with suppress(FileNotFoundError):
-        return _version_path(directory, run).read_text("utf-8", "replace")
-    return None
-
-
-def note_version(directory: Path, run: Run) -> None:
-    """
-    Keep the version of a run for later ones, on stable storage.
+    Which version of the program ran before, "" where that is not known; None if none did.
 
     Raises:
-        OSError: The disk refuses.
+        OSError: It cannot be read.
     """
-    system.replace_private(_version_path(directory, run), run.version.encode())
+    try:
+        return system.read_private(_version_path(directory, run), _LONGEST).decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        return ""
+
+
+def noting_version(directory: Path, run: Run) -> AbstractContextManager[None]:
+    """
+    Keep the version of a run for later ones, on stable storage, when the block is done.
+
+    Raises:
+        OSError: The disk refuses: before the block where it is full.
+    """
+    return system.replacing(_version_path(directory, run), run.version.encode())
 
 
 def _version_path(directory: Path, run: Run) -> Path:
@@ -160,15 +175,35 @@ def _lock(note: Path) -> HeldLock | None:
     return try_lock(note.with_suffix(".alive"))
 
 
-def _read(path: Path, app_id: str, machine: str) -> Run:
+def _take(note: Path, app_id: str, machine: str) -> Run | None:
+    """
+    The run of a note that could be removed; None where there is none, or nobody may.
+    """
+    lock = _lock(note)
+    if lock is None:
+        return None
+    taken = False
+    try:
+        # Without a note: it died before it had one, or has ended this very moment.
+        run = _read(note, app_id, machine)
+        if run is None or run.app_id == app_id:
+            # What cannot be removed would be told again with each start.
+            taken = system.unlink_quietly(note)
+        return run if taken else None
+    finally:
+        lock.release(unlink=taken)
+
+
+def _read(note: Path, app_id: str, machine: str) -> Run | None:
     """
     What a run has noted. A power cut may have left an empty file: then nothing is known
     of it but that it was.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if isinstance(found, list) and len(found) == 4 and all(isinstance(x, str) for x in found):
+        found = json.loads(system.read_private(note, _LONGEST))
+        "".join(found).encode()
         return Run(*found)
-    return Run(app_id, machine, "", "")
+    except FileNotFoundError:
+        return None
+    except (TypeError, ValueError, RecursionError):
+        return Run(app_id, machine, "", "")

@@ -15,8 +15,8 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias, cast
 
@@ -436,9 +436,11 @@ def publish(path: Path, content: bytes, *, link: Callable[[Path, Path], None] = 
     return path.read_bytes()
 
 
-def replace_private(path: Path, content: bytes) -> None:
+@contextmanager
+def replacing(path: Path, content: bytes) -> Iterator[None]:
     """
-    Make a file hold something else, wholly and on stable storage.
+    Make a file hold something else when the block is done, wholly and on stable storage.
+    The room for it is taken before: a full disk refuses while nothing has been done.
 
     Raises:
         OSError: The disk refuses; then it holds what it held.
@@ -446,10 +448,32 @@ def replace_private(path: Path, content: bytes) -> None:
     temporary = _beside(path)
     try:
         _write_new(temporary, content)
+        yield
         os.replace(temporary, path)
     finally:
         unlink_quietly(temporary)
     directory_sync(path.parent)
+
+
+def read_private(path: Path, most: int) -> bytes:
+    """
+    Read the beginning of a small file, and wait for nothing.
+
+    Args:
+        path: The file.
+        most: Bytes.
+
+    Raises:
+        OSError: It is missing, cannot be read, or is no file.
+    """
+    # A pipe would keep whoever opens it until somebody writes.
+    fd = open_private(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        return os.read(fd, most)
+    finally:
+        os.close(fd)
 
 
 def _publish_under_lock(temporary: Path, path: Path) -> None:
