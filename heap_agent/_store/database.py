@@ -515,7 +515,11 @@ class Reader:
         if version == 0:
             raise DatabaseTrouble(Trouble.EMPTY, "the queue is just being created")
         if version > SCHEMA_VERSION:
-            raise DatabaseTrouble(Trouble.NEWER, f"the queue has schema {version}")
+            raise DatabaseTrouble(
+                Trouble.NEWER,
+                f"the queue has schema {version}, this version knows {SCHEMA_VERSION}; "
+                "the version that wrote it can read it",
+            )
 
     def _connect(self) -> sqlite3.Connection:
         try:

@@ -93,6 +93,8 @@ def order(store: Store, what: str, ids: Sequence[int] | None, *, own: bool) -> i
         raise OSError(str(error)) from error
     answer = store.ask(what, {"ids": ids}, PATIENCE)
     if answer is None:
+        if (trouble := store.trouble or store.journal.trouble) is not None:
+            raise OSError(f"the disk refuses: {trouble}")
         raise OSError("the process that delivers has not answered; it may still do it")
     if "error" in answer:
         raise OSError(str(answer["error"]))

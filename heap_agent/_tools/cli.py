@@ -89,7 +89,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _hang_up()
     except OSError as error:
-        return _complain(str(error), 1)
+        return _complain(_told(error), 1)
+
+
+def _told(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def _open_missing_streams() -> None:
@@ -273,8 +279,8 @@ def status(check: bool, max_age: float | None, as_json: bool, **place: Any) -> i
     Show how things stand: beside a running agent, or without one.
 
     Unhealthy are: dead letters, a disk that cannot be written, an endpoint that
-    refuses everything, a damaged queue, options that were passed over, and with
-    --max-age events that wait too long.
+    refuses everything, a Python that cannot deliver, a damaged queue, options that were
+    passed over, and with --max-age events that wait too long.
 
     \b
     --json: healthy, complaints, running (null: not known), and all that
@@ -420,6 +426,8 @@ def forget(
             click.echo(f"forgotten; {events:,} events were deleted")
         if loaded.config.disabled:
             _fail("nobody was forgotten: HEAP_AGENT_DISABLED is set")
+        if not done and (refusal := agent._store.journal.trouble) is not None:
+            _fail(f"nobody was forgotten: the disk refuses ({refusal})")
         if not done:
             _fail(f"on record, but not done yet: {_why_unheard(agent, directory)}")
     return 0

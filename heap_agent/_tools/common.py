@@ -11,10 +11,12 @@ import json
 import math
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
@@ -33,10 +35,12 @@ __all__ = [
     "Text",
     "Terminated",
     "complain",
+    "drawn",
     "ended_by",
     "fail",
     "given",
     "interruptible",
+    "is_there",
     "missing_app_id",
     "note",
     "one_line",
@@ -47,6 +51,9 @@ NAME: Final = "heap-agent"
 
 #: Exit code of a command that Ctrl-C has ended.
 INTERRUPTED: Final = 130
+
+#: What stands for a sign in ASCII.
+_PLAIN: Final = str.maketrans("✓✗–•◦→", "+x-*o>")
 
 _Command = TypeVar("_Command", bound=Callable[..., int])
 
@@ -168,6 +175,27 @@ def missing_app_id(loaded: Loaded, other: str = "") -> str:
     return f"app id is missing: give {other}--app-id, or set HEAP_AGENT_APP_ID" + (
         "." if why is None else f" ({why.rstrip('.')})."
     )
+
+
+def is_there(path: Path) -> bool | None:
+    """
+    Whether something is in a place; None where this user may not look.
+    """
+    try:
+        return path.exists()
+    except OSError:
+        return None
+
+
+def drawn(text: str) -> str:
+    """
+    Text of ours, whose signs are others where standard output cannot show them.
+    """
+    try:
+        text.encode(sys.stdout.encoding)
+    except (LookupError, UnicodeError, TypeError, AttributeError):
+        return text.translate(_PLAIN)
+    return text
 
 
 def print_json(fields: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from heap_agent import _config
-from heap_agent._tools.common import APP_ID, AS_JSON, ENDPOINT, NAME, fail, print_json
+from heap_agent._tools.common import APP_ID, AS_JSON, ENDPOINT, NAME, fail, is_there, print_json
 from heap_agent._tools.guest import DIRECTORY, load, meant
 
 __all__ = ["COMMANDS"]
@@ -59,8 +59,8 @@ def paths(as_json: bool, **place: Any) -> int:
     Show where the state directory and the config files are, whether they exist or not.
 
     \b
-    --json: directory, database, config_files; each with path and exists (config_files is a
-    list of those).
+    --json: directory, database, config_files; each with path and exists (null: not known;
+    config_files is a list of those).
     """
     from heap_agent._store.outlook import database_path
 
@@ -138,4 +138,4 @@ COMMANDS: Final[tuple[click.Command, ...]] = (config, paths, doctor, completion)
 
 
 def _place(path: Path) -> dict[str, Any]:
-    return {"path": str(path), "exists": path.exists()}
+    return {"path": str(path), "exists": is_there(path)}

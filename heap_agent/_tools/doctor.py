@@ -24,7 +24,7 @@ from heap_agent._core.limits import TRACK_PATH
 from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._options import mask
 from heap_agent._store import outlook, system
-from heap_agent._tools.health import duration, examine, owner_alive
+from heap_agent._tools.health import duration, examine, owner_alive, write_error
 from heap_agent._upload.transport import Transport
 from heap_agent._version import USER_AGENT
 
@@ -79,7 +79,7 @@ def look(
         online: Ask the network, too.
     """
     yield _options(config, problems)
-    there = directory.is_dir()
+    there = os.path.isdir(directory)
     yield from _directory(directory) if there else _no_directory(directory)
     yield _file_system(directory)
     yield _space(directory, config)
@@ -113,8 +113,14 @@ def _options(config: Config, problems: Sequence[str]) -> Finding:
 
 
 def _no_directory(directory: Path) -> Iterator[Finding]:
-    above = next((path for path in directory.parents if path.is_dir()), None)
-    if above is None or not os.access(above, os.W_OK | os.X_OK):
+    above = next(filter(os.path.isdir, directory.parents), None)
+    if os.path.lexists(directory):
+        text = f"{directory} is no directory: remove what is there, or choose another place"
+        yield Finding("directory", "bad", text)
+    elif above is not None and not os.access(above, os.X_OK):
+        text = f"{directory} cannot be looked at: this user may not enter {above}"
+        yield Finding("directory", "bad", text)
+    elif above is None or not os.access(above, os.W_OK | os.X_OK):
         text = f"{directory} is not there, and this user cannot make it in {above}"
         yield Finding("directory", "bad", text)
     else:
@@ -139,10 +145,9 @@ def _directory(directory: Path) -> Iterator[Finding]:
 
 
 def _writable(directory: Path) -> Finding:
-    error = system.probe_error(directory)
-    if error is None:
+    why = write_error(directory)
+    if why is None:
         return Finding("directory", "good", f"{directory} is private, and can be written")
-    why = error.strerror or str(error)
     return Finding("directory", "bad", f"{directory} cannot be written: {why}")
 
 
@@ -160,7 +165,7 @@ def _file_system(directory: Path) -> Finding:
 
 
 def _space(directory: Path, config: Config) -> Finding:
-    place = next((path for path in (directory, *directory.parents) if path.is_dir()), None)
+    place = next(filter(os.path.isdir, (directory, *directory.parents)), None)
     try:
         free = system.free_bytes(place) if place is not None else 0
     except OSError as error:
@@ -172,6 +177,9 @@ def _space(directory: Path, config: Config) -> Finding:
 
 
 def _queue(directory: Path, config: Config) -> Iterator[Finding]:
+    if not os.access(directory, os.R_OK | os.X_OK):
+        yield Finding("queue", "bad", "this user may not read it; its owner may, and root")
+        return
     running = owner_alive(directory)
     words = {True: "one is running", False: "none is running", None: "not known"}
     yield Finding("agent", "good" if running else "warning", words[running])

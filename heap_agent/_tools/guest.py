@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,8 @@ __all__ = ["DIRECTORY", "existing", "guest", "last_word", "load", "meant", "refu
 
 DIRECTORY: Final = click.option(
     "--directory",
-    type=Place(path_type=Path),
+    # Who may not read it is told so by whatever wants to.
+    type=Place(path_type=Path, readable=False),
     help="The state directory; by default that of the agent with this app id.",
 )
 
@@ -73,18 +75,39 @@ def guest(place: dict[str, Any], *, nameless: bool = False) -> Iterator[Agent]:
 
 def refuse_strangers(directory: Path | None) -> None:
     """
-    End the command where a directory belongs to somebody else: what root writes there its
-    owner could not read any more.
+    End the command where a directory belongs to somebody else: what root writes there, or
+    makes where it is to be, its owner could not read any more.
     """
     if directory is None or not hasattr(os, "geteuid"):
         return
-    try:
-        owner = directory.stat().st_uid
-    except OSError:
+    place = Path(os.path.realpath(directory))
+    # Others than root cannot make anything where they may not.
+    places = [place, *place.parents] if os.geteuid() == 0 else [place]
+    there = next(filter(os.path.exists, places), None)
+    if there is None or (owner := there.stat().st_uid) in (os.geteuid(), 0):
         return
-    if owner not in (os.geteuid(), 0):
+    service = _service_of(place)
+    if service is None:
         who = _name_of(owner)
-        fail(f"{directory} belongs to {who}: run this as that user, such as with sudo -u {who}")
+        fail(f"{there} belongs to {who}: run this as that user, such as with sudo -u {who}")
+    fail(
+        f"{there} belongs to a service whose user comes and goes with it: run this as such a "
+        f"service, such as with systemd-run --pipe --wait -p DynamicUser=yes -p User={service} "
+        f"-p StateDirectory={service} {sys.executable} -m heap_agent ..."
+    )
+
+
+def _service_of(place: Path) -> str | None:
+    """
+    The state directory's name of a service with `DynamicUser=`: systemd keeps those in a
+    directory that root alone may enter, so that sudo -u does not help.
+    """
+    for inner in (place, *place.parents):
+        if inner.parent.name == "private":
+            found = inner.parent.stat()
+            if found.st_uid == 0 and not found.st_mode & 0o077:
+                return inner.name
+    return None
 
 
 def _name_of(user: int) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 
 import attrs
 
+from heap_agent._aside import aside
 from heap_agent._config import Config
 from heap_agent._core.outcomes import Answer
 from heap_agent._status import Status, look
@@ -24,10 +25,14 @@ from heap_agent._store import outlook, system
 from heap_agent._store.absorb import REPORT
 from heap_agent._store.owner import OWNER_LOCK, try_lock
 
-__all__ = ["Health", "duration", "examine", "owner_alive", "require_state"]
+__all__ = ["Health", "duration", "examine", "owner_alive", "require_state", "write_error"]
 
 #: What every directory has in which an agent ever was.
 _OURS: Final = re.compile(r"(queue-\d+\.db|user-\d+-.+|[0-9a-f]{16}(-\d{8}\.part|\.lock))")
+
+
+#: Seconds that a disk may take for a block; one that hangs takes for ever.
+_PATIENCE: Final = 5.0
 
 
 @attrs.frozen(slots=True)
@@ -61,10 +66,16 @@ def require_state(directory: Path) -> None:
         raise OSError(
             f"there is no state directory {directory}: nothing has been recorded there yet"
         ) from None
+    except PermissionError:
+        raise OSError(f"{directory} cannot be read by this user; its owner may, and root") from None
     except OSError as error:
         raise OSError(f"{directory} cannot be read: {error.strerror or error}") from None
-    if not any(_OURS.fullmatch(name) for name in names):
+    ours = [directory / name for name in names if _OURS.fullmatch(name)]
+    if not ours:
         raise OSError(f"{directory} is not a state directory: nothing has been recorded there yet")
+    for path in ours:
+        if not os.access(path, os.R_OK) and os.path.exists(path):
+            raise OSError(f"{path} cannot be read by this user; its owner may, and root")
 
 
 def examine(
@@ -87,7 +98,9 @@ def examine(
         max_age: Seconds that the oldest event may have waited.
     """
     status = look(directory, config, system.Clock(), problems)
-    refusal = _write_error(directory) if thorough else None
+    # Only where the agent may be ours too: a watchman who may not write says nothing
+    # about the disk.
+    refusal = write_error(directory) if thorough and _is_ours(directory) else None
     if refusal is not None:
         status = attrs.evolve(status, storage="memory")
     found = list(problems)
@@ -96,10 +109,16 @@ def examine(
         found.append(f"{letters}: Heap refused what an event says, for good")
     if refusal is not None:
         found.append(f"the disk refuses to be written ({refusal}): recording goes to memory")
-    if _misconfigured(directory):
+    report = _report(directory)
+    if report.get("trouble") == Answer.MISCONFIGURED.name:
         found.append(
             f"the endpoint refuses everything ({status.last_error}): "
             "check app id, endpoint and proxy"
+        )
+    if report.get("unequipped"):
+        found.append(
+            f"the agent's Python cannot deliver ({status.last_error}): "
+            "install or pack it with what is missing"
         )
     if max_age is not None and status.oldest_age is not None and status.oldest_age > max_age:
         found.append(
@@ -135,19 +154,26 @@ def _damage(directory: Path, status: Status, thorough: bool) -> list[str]:
     return found
 
 
-def _misconfigured(directory: Path) -> bool:
+def _report(directory: Path) -> dict[str, object]:
     with suppress(ValueError):
         report = json.loads(outlook.read_memo(directory, REPORT) or "{}")
-        return isinstance(report, dict) and report.get("trouble") == Answer.MISCONFIGURED.name
-    return False
+        if isinstance(report, dict):
+            return report
+    return {}
 
 
-def _write_error(directory: Path) -> str | None:
-    # Only where the agent may be ours too: a watchman who may not write says
-    # nothing about the disk.
-    if hasattr(os, "geteuid") and os.stat(directory).st_uid != os.geteuid():
-        return None
-    error = system.probe_error(directory)
+def _is_ours(directory: Path) -> bool:
+    return not hasattr(os, "geteuid") or os.stat(directory).st_uid == os.geteuid()
+
+
+def write_error(directory: Path) -> str | None:
+    """
+    Why a small file cannot be written in a directory; None where it can.
+    """
+    answer = aside(lambda: (system.probe_error(directory),), timeout=_PATIENCE)
+    if answer is None:
+        return f"it does not answer within {_PATIENCE:.0f} s"
+    (error,) = answer
     return None if error is None else error.strerror or str(error)
 
 
@@ -157,9 +183,9 @@ def owner_alive(directory: Path) -> bool | None:
     cannot be tried.
     """
     lock = directory / OWNER_LOCK
-    if not lock.exists():
-        return False
     try:
+        if not lock.exists():
+            return False
         held = try_lock(lock)
     except OSError:
         return None

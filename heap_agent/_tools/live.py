@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from heap_agent._tools.common import one_line, print_json
+from heap_agent._tools.common import drawn, one_line, print_json
 from heap_agent._tools.health import duration
 from heap_agent._view.device import Device
 from heap_agent._view.watch import LOOK, Watch
@@ -106,7 +106,7 @@ def _matches(item: Mapping[str, Any], wanted: str | None) -> bool:
 
 def _line(item: Mapping[str, Any], scene: Mapping[str, Any]) -> str:
     place, _ = _PLACES[item["place"]]
-    head = f"{_time(item)}  {place:<10}{_marks(item):<3}{_name(item)}"
+    head = f"{_time(item)}  {drawn(place):<10}{_marks(item):<3}{_name(item)}"
     return f"{head}  {_who(item)}  {_shown(item, scene)}"
 
 

@@ -52,6 +52,8 @@ def seal(yes: bool, as_json: bool, **place: Any) -> int:
         files = wipe(directory)
     except StillInUse as error:
         fail(f"{error}; stop it first")
+    except OSError as error:
+        fail(f"{directory} cannot be wiped, and may hold a part still: {error}")
     if as_json:
         print_json({"sealed": files, "lost": waiting, "directory": str(directory)})
     else:

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heap_agent._status import Status
-from heap_agent._tools.common import one_line
+from heap_agent._tools.common import drawn, is_there, one_line
 from heap_agent._tools.health import Health, duration
 
 if TYPE_CHECKING:
@@ -154,13 +154,14 @@ def show_paths(places: Iterable[tuple[str, Path]]) -> None:
     """
     Print where things are, or would be.
     """
+    words = {True: ("there", _GOOD), False: ("not there", _DIM), None: ("not known", "yellow")}
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_column(no_wrap=True)
     for name, path in places:
-        there = Text("there", _GOOD) if path.exists() else Text("not there", _DIM)
-        table.add_row(Text(f"  {name}", _DIM), Text(one_line(str(path))), there)
+        word, style = words[is_there(path)]
+        table.add_row(Text(f"  {name}", _DIM), Text(one_line(str(path))), Text(word, style))
     _print(table)
 
 
@@ -176,7 +177,7 @@ def show_findings(findings: Iterable[Finding]) -> None:
     for finding in findings:
         sign, style = signs.get(finding.verdict, ("–", _DIM))
         text = Text(one_line(finding.text), style if finding.verdict == "bad" else "")
-        table.add_row(Text(f"  {sign}", style), Text(finding.about, "bold"), text)
+        table.add_row(Text(f"  {drawn(sign)}", style), Text(finding.about, "bold"), text)
     _print(table)
 
 

@@ -685,6 +685,7 @@ class Drain:
                         "last_error": self.last_error,
                         "failing_since": self.failing_since,
                         "trouble": None if trouble is None else trouble.name,
+                        "unequipped": self._is_unequipped,
                         "at": wall,
                     },
                 ),

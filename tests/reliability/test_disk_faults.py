@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 import trials
+from commands import PATIENCE, Result, arguments, environment
 from helpers import balanced, heir
 
 from heap_agent import Agent
@@ -272,3 +273,34 @@ def test_a_recording_call_that_waits_is_found_out(faults: Path, tmp_path: Path) 
     """An agent that records under the lock of the syncs is caught by the same disk."""
     with pytest.raises(AssertionError, match="track"):
         hang(faults, tmp_path / "state", "journal", "recording waits for syncs")
+
+
+@pytest.mark.parametrize("question", [["status", "--check"], ["doctor", "--offline"]])
+def test_whoever_watches_a_disk_that_hangs(
+    faults: Path, tmp_path: Path, question: list[str]
+) -> None:
+    """The command that asks whether all is well comes back, and says what is not."""
+    directory = tmp_path / "state"
+    with Agent("11", directory=directory, endpoint=NOWHERE, interval=3600) as agent:
+        agent.track("Recorded")
+    changes = {
+        "LD_PRELOAD": str(faults),
+        "FAULTS_DIRECTORY": str(directory),
+        "FAULTS_SYNCS": "1",
+        "FAULTS_FIRST": "1",
+        "FAULTS_LAST": "1000000",
+        "FAULTS_MILLISECONDS": "3600000",
+    }
+    result = Result(
+        subprocess.run(
+            arguments((*question, "--app-id", 11, "--directory", directory, "--json")),
+            env=environment(tmp_path, changes),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    )
+    assert result.code == 1
+    assert "does not answer" in str(result.json)
+    with heir(directory, NOWHERE) as agent:
+        balanced(agent)
