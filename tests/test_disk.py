@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,9 +21,11 @@ import pytest
 from helpers import balanced, bodies, eventually, fill, opened, real_clock, track
 
 from heap_agent import Agent
+from heap_agent._config import Config
 from heap_agent._core.events import Kind
 from heap_agent._store.outlook import read_books, sizes
 from heap_agent._store.system import free_bytes
+from heap_agent._tools.health import examine
 from heap_agent.testing import Collector
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")
@@ -218,6 +221,35 @@ def test_an_opt_out_is_known_on_a_read_only_disk(
         assert agent.status().opted_out
         assert agent.status().recorded == 0
     assert server.events() == []
+
+
+def test_a_watchman_is_told_of_somebody_elses_disk(
+    small_disk: Path, server: Collector, lock_disk: Callable[[], None]
+) -> None:
+    """Root, who writes nothing there, learns that the disk is full or read-only."""
+    state = small_disk / "state"
+    with agent_on(state, server) as agent:
+        agent.track("E", {"number": 1})
+    for path in (state, *state.iterdir()):
+        os.chown(path, 12_345, 12_345)
+
+    def complaints() -> str:
+        return " ".join(examine(state, Config(app_id="11"), thorough=True).complaints)
+
+    assert complaints() == ""
+    fill(small_disk / "filler")
+    assert os.strerror(errno.ENOSPC) in complaints()
+    (small_disk / "filler").unlink()
+    assert complaints() == ""
+    lock_disk()
+    assert os.strerror(errno.EROFS) in complaints()
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    for path in (state, *state.iterdir()):
+        os.chown(path, os.geteuid(), os.getegid())
+    with agent_on(state, server) as agent:
+        assert agent.flush(timeout=30)
+        balanced(agent)
+    assert numbers(server) == [1]
 
 
 @pytest.mark.parametrize("pause", [0.0, 1.5])

@@ -540,6 +540,24 @@ def probe_error(directory: Path) -> OSError | None:
     return None
 
 
+def refusal(directory: Path) -> OSError | None:
+    """
+    Why a disk takes nothing from whoever owns a directory, as its file system says: for
+    those who must not write there.
+
+    Returns:
+        None where it does not say.
+    """
+    found = os.statvfs(directory)
+    number = 0
+    if found.f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    # Some file systems do not count blocks.
+    elif found.f_blocks and found.f_bavail * found.f_frsize < PROBE_BYTES:
+        number = errno.ENOSPC
+    return OSError(number, os.strerror(number)) if number else None
+
+
 def probe_write(directory: Path) -> bool:
     """
     Whether a small file can be written and synced here.

@@ -93,14 +93,12 @@ def examine(
         directory: In which `require_state` finds something.
         config: Whose app id and budgets count.
         problems: Of the configuration.
-        thorough: Verify the database and every row, and try whether the disk
-            can be written, where the directory is ours.
+        thorough: Verify the database and every row, and try whether the disk can be
+            written; of a directory that is not ours the file system is asked.
         max_age: Seconds that the oldest event may have waited.
     """
     status = look(directory, config, system.Clock(), problems)
-    # Only where the agent may be ours too: a watchman who may not write says nothing
-    # about the disk.
-    refusal = write_error(directory) if thorough and _is_ours(directory) else None
+    refusal = write_error(directory) if thorough else None
     if refusal is not None:
         status = attrs.evolve(status, storage="memory")
     found = list(problems)
@@ -170,7 +168,9 @@ def write_error(directory: Path) -> str | None:
     """
     Why a small file cannot be written in a directory; None where it can.
     """
-    answer = aside(lambda: (system.probe_error(directory),), timeout=_PATIENCE)
+    # A watchman who is somebody else writes nothing: root could where the agent cannot.
+    look = system.probe_error if _is_ours(directory) else system.refusal
+    answer = aside(lambda: (look(directory),), timeout=_PATIENCE)
     if answer is None:
         return f"it does not answer within {_PATIENCE:.0f} s"
     (error,) = answer
