@@ -44,6 +44,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 88
+# Dashes, but no curled quotes: what stands in them may be a value.
+smartquotes_action = "De"
 # Single backticks in docstrings are code.
 default_role = "code"
 
@@ -51,6 +53,8 @@ default_role = "code"
 
 html_theme = "furo"
 html_title = "heap_agent"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 # Who opens the site at its root is led to the first page.
 html_extra_path = ["_extra"]
 html_show_sphinx = False

@@ -526,7 +526,7 @@ class Agent:
                 cut, an empty or blank one is refused; both are counted.
             properties: Keys of up to 512 units to strings of fewer than 1024
                 units and numbers. Other values are repaired or left out, and
-                counted, as the README's table says.
+                counted, as the table in ARCHITECTURE.md ("Bad input") says.
             timestamp: When it happened: an aware datetime or seconds since 1970;
                 now unless given. One that is given is never moved.
 

@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 132, 44
 _LINE = 15
 
 _HEAD = """<svg viewBox="0 0 {0} {1}" role="img" aria-label="{2}" class="machine"
-style="max-width:{0}px;width:100%;height:auto;font:13px system-ui,sans-serif">
+style="max-width:{0}px;min-width:{3}px;width:100%;height:auto;font:13px system-ui,sans-serif">
 <defs><marker id="tip" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8"
 orient="auto-start-reverse"><path d="M0 0L8 4L0 8z" fill="currentColor"/></marker></defs>"""
 
@@ -20,8 +20,8 @@ class Way(NamedTuple):
     """
     An arrow, and why somebody goes there, in lines.
 
-    `bend` moves its middle to the right of its direction; `words` moves the words away
-    from that middle, and `anchor` says which end of them stands there.
+    `bend` moves its middle to the left of its direction; `words` moves the words away
+    from where the curve's own middle is, and `anchor` says which end of them stands there.
     """
 
     before: str
@@ -41,7 +41,8 @@ def draw(
     """
     Boxes at their middles, arrows between their borders, words beside the arrows.
     """
-    parts = [_HEAD.format(*size, escape(title))]
+    # Where a page is narrower than two thirds of it (a phone's), it is scrolled.
+    parts = [_HEAD.format(*size, escape(title), 2 * size[0] // 3)]
     for way in ways:
         parts.append(_arrow(states[way.before], states[way.after], way))
     for name, (x, y) in states.items():
@@ -65,7 +66,7 @@ def _arrow(start: tuple[float, float], end: tuple[float, float], way: Way) -> st
     # The control point of a curve lies twice as far out as the curve itself.
     control = tuple(2 * middle[i] - (start[i] + end[i]) / 2 for i in (0, 1))
     first, last = _border(start, control), _border(end, control)
-    x, y = middle[0] + way.words[0], middle[1] + way.words[1]
+    x, y = ((first[i] + last[i]) / 4 + control[i] / 2 + way.words[i] for i in (0, 1))
     lines = way.why.split("\n")
     # The last line is the one that stands nearest where words stand above.
     top = y - _LINE * (len(lines) - 1) if way.words[1] < 0 else y

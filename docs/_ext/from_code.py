@@ -2,7 +2,9 @@
 Directives that say what the code says: options, answers, state machines.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from inspect import getdoc, isroutine
 from typing import Any, ClassVar
 
 import machines
@@ -12,8 +14,11 @@ from drawing import Way, draw
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
 
+import heap_agent
 from heap_agent import _config
+from heap_agent._agent import Agent
 
 
 class Options(Directive):
@@ -26,6 +31,44 @@ class Options(Directive):
             name = f"`{row.name}`, `{row.environment}`" if others else f"`{row.name}`"
             rows.append((name, f"`{row.default}` {row.unit}", row.help))
         return [table(("option", "default", "what it is for"), rows)]
+
+
+class Functions(SphinxDirective):
+    """The functions over the default agent, each with Heap's spelling. In reST only."""
+
+    def run(self) -> list[nodes.Node]:
+        table = [".. list-table::", "   :header-rows: 1", ""]
+        for name, says in [("function", "what it does"), *self._rows()]:
+            table += [f"   * - {name}", f"     - {says}"]
+        return self.parse_text_to_nodes("\n".join(table))
+
+    @staticmethod
+    def _rows() -> Iterator[tuple[str, str]]:
+        functions = {name: value for name, value in vars(heap_agent).items() if isroutine(value)}
+        spellings = {f.__name__: name for name, f in functions.items() if name != f.__name__}
+        for name in verbs():
+            if name in functions:
+                text = " ".join(str(getdoc(getattr(Agent, name))).split())
+                says = re.split(r"[.:]( |$)", text)[0] + "."
+                if name in spellings:
+                    says += f" Heap's spelling: `{spellings[name]}`"
+                yield f":meth:`{name} <heap_agent.Agent.{name}>`", says
+
+
+class AgentClass(SphinxDirective):
+    """`Agent`, with its members in the order of the code. In reST only."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = [".. autoclass:: heap_agent.Agent", ""]
+        for name in verbs():
+            kind = "property" if isinstance(getattr(Agent, name), property) else "method"
+            lines += [f"   .. auto{kind}:: {name}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def verbs() -> list[str]:
+    """The public members of an agent, but for Heap's spellings, in the order of the code."""
+    return [name for name in vars(Agent) if not name.startswith("_")]
 
 
 class Answers(Directive):
@@ -72,7 +115,7 @@ class LaneModes(Directive):
         ("normal", "trial"): {},
         ("trial", "convicted"): {"bend": 50, "words": (8, 4), "anchor": "start"},
         ("convicted", "trial"): {"bend": 50, "words": (-8, 4), "anchor": "end"},
-        ("convicted", "normal"): {"bend": 45, "words": (-20, 22)},
+        ("convicted", "normal"): {"bend": 45, "words": (-12, 12), "anchor": "end"},
     }
 
     def run(self) -> list[nodes.Node]:
@@ -105,7 +148,7 @@ class PairingPhases(Directive):
 
 
 def picture(svg: str) -> nodes.Node:
-    return nodes.raw("", f"<figure>{svg}</figure>", format="html")
+    return nodes.raw("", f'<figure style="overflow-x:auto">{svg}</figure>', format="html")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> nodes.Node:
@@ -148,11 +191,47 @@ def show_as_code(
     lines[:] = found
 
 
+def hide_private(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """
+    Parameters that only the package itself gives are no part of the reference.
+    """
+    return (re.sub(r", _\w+: [^,()]+ = \w+", "", signature), returns) if signature else None
+
+
+def show_options_as_code(app: Sphinx, context: object, lines: list[str]) -> None:
+    """
+    Options that sentences speak of; their dashes would become one.
+    """
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith(".."):
+            lines[number] = re.sub(r"(?<![\w`-])--[a-z]\S*\b", r"``\g<0>``", line)
+
+
+def leave_house_rules_out(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """
+    What a module must not know is for those who change it.
+    """
+    if what == "module":
+        parts = "\n".join(lines).split("\n\n")
+        kept = [part for part in parts if not part.startswith("This module ")]
+        lines[:] = "\n\n".join(kept).split("\n")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_lexer("csv", TextLexer)
     # Before what reads the sections of a docstring.
     app.connect("autodoc-process-docstring", show_as_code, priority=100)
+    app.connect("autodoc-process-docstring", leave_house_rules_out, priority=100)
+    app.connect("autodoc-process-signature", hide_private)
+    app.connect("sphinx-click-process-description", show_options_as_code)
+    app.connect("sphinx-click-process-options", show_options_as_code)
     app.add_directive("options", Options)
+    app.add_directive("functions", Functions)
+    app.add_directive("agent-class", AgentClass)
     app.add_directive("answers", Answers)
     app.add_directive("event-way", EventWay)
     app.add_directive("lane-modes", LaneModes)
