@@ -143,6 +143,7 @@ def _syncs_nothing() -> None:
 
     Database._configure = broken  # type: ignore[method-assign]
     Journal.sync = lambda self: True  # type: ignore[method-assign]
+    system.directory_sync = lambda path, *, supported=True: None
 
 
 def _salvages_without_a_sync() -> None:

@@ -1114,19 +1114,24 @@ def test_a_damaged_database_is_replaced(start: MakeAgent, tmp_path: Path) -> Non
     }
 
 
-def test_consent_outlives_a_damaged_database(start: MakeAgent, tmp_path: Path) -> None:
+@pytest.mark.parametrize("purge", [False, True])
+def test_consent_outlives_a_damaged_database(start: MakeAgent, tmp_path: Path, purge: bool) -> None:
     """Where nobody can read what was said, a sign of it is still there."""
     agent = start(check=False)
     first = agent.user_id
-    agent.opt_out(purge=False)
+    agent.opt_out(purge)
     agent.shutdown(0)
     spoil(tmp_path / "state")
     silent = start(check=False)
     assert silent.status().opted_out
+    assert look(tmp_path / "state", load({}, {}, ()).config, FakeClock(), ()).opted_out
     silent.track("e")
     assert silent.status().recorded == 0
     silent.opt_in()
     assert silent.user_id not in (first, None)
+    silent.track("e")
+    assert silent.status().recorded == 1
+    balanced(silent)
     silent.shutdown(0)
     assert not start(check=False).status().opted_out
 

@@ -28,7 +28,7 @@ from heap_agent._core.clock import rank_boots
 from heap_agent._core.encoder import loads
 from heap_agent._core.events import Kind
 from heap_agent._core.records import PartHeader, Record
-from heap_agent._core.state import CONSENT, Moment, State
+from heap_agent._core.state import CONSENT, NEVER, Moment, State
 from heap_agent._store import parts as files
 from heap_agent._store import tally
 from heap_agent._store.database import DatabaseTrouble, Queryable, Reader, Trouble, damage
@@ -36,6 +36,7 @@ from heap_agent._store.event_queue import DROPPED, RECORDED, damaged_rows, read_
 from heap_agent._store.parts import Chunk, PartFile, Span
 from heap_agent._store.positions import Place, load_positions
 from heap_agent._store.properties import load_state
+from heap_agent._store.signs import consent_was_withdrawn
 from heap_agent._store.timeline import boots
 
 #: Stands for the running boot where its ordinal is not known: later than all.
@@ -467,6 +468,9 @@ def read_state(directory: Path, boot_id: str) -> State:
         at = Moment(ordinals[boot], record.boot_clock, journal, record.sequence)
         with suppress(ValueError):
             apply_change(found.state, json.loads(record.body), at)
+    if found.state.consent.at == NEVER and consent_was_withdrawn(directory):
+        # Whatever said so could not be read any more, or was removed.
+        found.state.set_consent(False, Moment(0, 0), purge=False)
     return found.state
 
 
