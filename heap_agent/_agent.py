@@ -468,7 +468,8 @@ class Agent:
         if known is not None:
             return User(*known)
         place = (self._directory, self._app_id, self._machine)
-        if not state.consent.given or self._app_id == _NAMELESS:
+        withheld = not state.consent.given or self._config.do_not_track
+        if withheld or self._app_id == _NAMELESS:
             # Without consent nobody new is made up; whoever was not purged is still there.
             return User(known_first_user(*place) or self._unpublished.get(self._app_id, _NOBODY))
         forget_first_users(self._directory, state)

@@ -1269,6 +1269,20 @@ def test_do_not_track(start: MakeAgent, monkeypatch: pytest.MonkeyPatch, server:
     assert [event.event for event in sent(server, third)] == ["e"]
 
 
+def test_do_not_track_makes_nobody_up(
+    start: MakeAgent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where nobody was known, no random user is, and no file says who it would be."""
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    quiet = start()
+    silent_calls(quiet)
+    quiet.set_app_id("12")
+    assert quiet.user_id is None
+    assert list((tmp_path / "state").iterdir()) == []
+    monkeypatch.delenv("DO_NOT_TRACK")
+    assert start().user_id is not None
+
+
 def test_a_pause(start: MakeAgent, server: Collector) -> None:
     """Recording goes on, nothing is sent, also after a restart, until it is resumed."""
     agent = start()
