@@ -51,7 +51,7 @@ class Config(_options.Options, prefix=PREFIX):
     directory: Path | None = _options.option(
         None, _options.check_path, "State directory: identity, properties and the queue of events."
     )
-    region: str = _options.option("us", _options.check_region, "Heap's data region.")
+    region: str = _options.option("us", _options.check_region, "Heap's data region: us or eu.")
     endpoint: str | None = _options.option(
         None,
         _options.check_endpoint,
@@ -63,7 +63,7 @@ class Config(_options.Options, prefix=PREFIX):
     )
     interval: float = _options.duration(limits.INTERVAL, "Time between two deliveries.")
     sync_interval: float = _options.duration(
-        5.0, "A power cut loses at most the events of this long; a sync is about 10 KB of flash."
+        5.0, "A power cut takes at most what came in during this; a sync is about 10 KB of flash."
     )
     session_timeout: float | None = _options.duration(
         limits.SESSION_TIMEOUT, "A session ends after this long without an event.", optional=True
@@ -132,7 +132,7 @@ class Config(_options.Options, prefix=PREFIX):
         secret=True,
     )
     ca_bundle: Path | None = _options.option(
-        None, _options.check_path, "File of trusted certificates (PEM)."
+        None, _options.check_path, "File of certificates (PEM) to trust besides the system's."
     )
     client_cert: Path | None = _options.option(
         None, _options.check_path, "File of the client's certificate (PEM)."
