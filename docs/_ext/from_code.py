@@ -202,10 +202,13 @@ def hide_private(
 
 def show_options_as_code(app: Sphinx, context: object, lines: list[str]) -> None:
     """
-    Options that sentences speak of; their dashes would become one.
+    Options that sentences speak of; their dashes would become one. And of what an option
+    takes, a bracket that it begins with is not lost.
     """
     for number, line in enumerate(lines):
-        if not line.lstrip().startswith(".."):
+        if line.lstrip().startswith(".."):
+            lines[number] = re.sub(r"<(?=[^<>\[]*\])", "<[", line)
+        else:
             lines[number] = re.sub(r"(?<![\w`-])--[a-z]\S*\b", r"``\g<0>``", line)
 
 
