@@ -169,8 +169,8 @@ def write_error(directory: Path) -> str | None:
     Why a small file cannot be written in a directory; None where it can.
     """
     # A watchman who is somebody else writes nothing: root could where the agent cannot.
-    look = system.probe_error if _is_ours(directory) else system.refusal
-    answer = aside(lambda: (look(directory),), timeout=_PATIENCE)
+    ask = system.probe_error if _is_ours(directory) else system.refusal
+    answer = aside(lambda: (ask(directory),), timeout=_PATIENCE)
     if answer is None:
         return f"it does not answer within {_PATIENCE:.0f} s"
     (error,) = answer
