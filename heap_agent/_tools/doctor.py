@@ -25,7 +25,6 @@ from heap_agent._core.outcomes import Answer, Outcome
 from heap_agent._options import mask
 from heap_agent._store import outlook, system
 from heap_agent._tools.health import duration, examine, owner_alive, write_error
-from heap_agent._upload.transport import Transport
 from heap_agent._version import USER_AGENT
 
 __all__ = ["Finding", "look"]
@@ -86,7 +85,10 @@ def look(
     if there:
         yield from _queue(directory, config)
     yield _proxy(config)
-    if not online:
+    lacking = _lacking()
+    if lacking is not None:
+        yield lacking
+    if lacking is not None or not online:
         yield Finding("network", "skipped", "not asked")
         yield _clock(None)
         return
@@ -244,7 +246,19 @@ def _name(config: Config) -> Finding:
     return Finding("name", "good", f"{host} is {', '.join(sorted(map(str, found))[:3])}")
 
 
+def _lacking() -> Finding | None:
+    """What this Python has not, though programs are delivered by such ones."""
+    try:
+        import heap_agent._upload.transport  # noqa: F401 - whether it can be
+    except ImportError as error:
+        text = f"it cannot deliver ({error}): install or pack it with what is missing"
+        return Finding("Python", "bad", text)
+    return None
+
+
 def _probe(config: Config) -> Outcome:
+    from heap_agent._upload.transport import Transport
+
     transport = Transport(
         config.base_url,
         user_agent=USER_AGENT,

@@ -188,6 +188,25 @@ def test_a_program_without_ssl_is_unhealthy(command: Command, place: Path) -> No
     assert command("status", "--check", "--directory", place).code == 0
 
 
+def test_a_doctor_without_ssl(place: Path, tmp_path: Path) -> None:
+    """It says that this is what stands in the way, and asks no network."""
+    program = (
+        "import sys; sys.modules['ssl'] = None\n"
+        "from heap_agent._tools import cli\n"
+        "sys.exit(cli.main(['doctor', '--app-id', '11', '--directory', sys.argv[1], '--json']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(place)],
+        env=environment(tmp_path, {}),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    result = Result(done)
+    assert result.code == 1 and result.sentence.endswith("wrong with: Python")
+    assert "ssl" in str(result.json["findings"])
+
+
 # -- terminals ---------------------------------------------------------------------------------
 
 
