@@ -29,7 +29,7 @@ needs_root = pytest.mark.skipif(
 #: As `python -m heap_agent`, by a user without any right. Whatever is imported late has to
 #: be found by that user too, which is not so where this Python is root's own.
 AS_STRANGER = """
-import os, sys, heap_agent._agent, heap_agent._status
+import os, sys, platformdirs.unix, heap_agent._agent, heap_agent._status
 from heap_agent._tools import cli, doctor, health, tables
 from heap_agent._store import dead, wipe
 os.setgroups([]); os.setgid(12345); os.setuid(12345)
