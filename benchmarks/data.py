@@ -68,7 +68,7 @@ def wire_records(
     return [
         {
             "timestamp": "2026-01-01T00:00:00.000+00:00",
-            "idempotency_key": f"{SEED:016x}-{number:012x}",
+            "idempotency_key": f"{SEED:016x}-{number:012x}-00000000",
             **who,
             "session_id": session_id,
             "event": EVENT,

@@ -5,7 +5,7 @@ and join stored bytes to a request.
 An event's bytes begin with two members of fixed width, so that a repaired
 timestamp is a slice replacement and never a re-encode:
 
-    {"timestamp":"2026-01-01T00:00:00.000+00:00","idempotency_key":"<16 hex>-<12 hex>",
+    {"timestamp":"2026-01-01T00:00:00.000+00:00","idempotency_key":"<16 hex>-<12 hex>-<8 hex>",
      "user_id":"…","session_id":"…","event":"…","properties":{…}}
 
 The caller of `track` pays only for what nobody else can know. An event in the
@@ -42,7 +42,10 @@ STAMP_AT: Final = len(_OPEN)
 
 #: Where an event's idempotency key stands in its bytes, and how long it is.
 KEY_AT: Final = STAMP_AT + STAMP_BYTES + len('","idempotency_key":"')
-KEY_BYTES: Final = 29
+KEY_BYTES: Final = 38
+
+#: Of the boot clock, what a key has.
+_MOMENT: Final = 0xFFFF_FFFF
 
 _EVENT: Final = b',"event":'
 _PROPERTIES: Final = b',"properties":'
@@ -197,34 +200,43 @@ def who(actor: Actor, session_id: str) -> bytes:
     return b'%b,"session_id":"%b"' % (name, session_id.encode())
 
 
-def idempotency_key(writer: str, sequence: int) -> bytes:
+def idempotency_key(writer: str, sequence: int, boot_clock: int) -> bytes:
     """
-    The key of a record, from what names it for ever: 29 bytes.
+    The key of a record, from what names it for ever: 38 bytes.
 
     Args:
         writer: Id of the journal, 16 hex digits.
         sequence: Number of the record in its journal.
+        boot_clock: When it was recorded, µs: a machine that was restored together with its
+            memory counts on from the same number again, but not at the same moment.
     """
-    return b"%b-%012x" % (writer.encode(), sequence)
+    return b"%b-%012x-%08x" % (writer.encode(), sequence, boot_clock & _MOMENT)
 
 
 def complete(
-    stamped: bytes, writer: bytes, sequence: int, speaker: bytes, name: bytes, properties: bytes
+    stamped: bytes,
+    writer: bytes,
+    sequence: int,
+    boot_clock: int,
+    speaker: bytes,
+    name: bytes,
+    properties: bytes,
 ) -> bytes:
     """
     An event as Heap gets it.
 
     Args:
         stamped: 29 bytes of `stamp`.
-        writer, sequence: What the key is made of, as in `idempotency_key`.
+        writer, sequence, boot_clock: What the key is made of, as in `idempotency_key`.
         speaker: What `who` gave.
         name, properties: The second and the third line of `Wire.body`.
     """
-    return b'%b%b","idempotency_key":"%b-%012x",%b%b%b%b%b}' % (
+    return b'%b%b","idempotency_key":"%b-%012x-%08x",%b%b%b%b%b}' % (
         _OPEN,
         stamped,
         writer,
         sequence,
+        boot_clock & _MOMENT,
         speaker,
         _EVENT,
         name,
@@ -435,14 +447,16 @@ def check_mapping(value: object, argument: str, *, optional: bool = False) -> Ma
 # -- stored bytes ------------------------------------------------------------------
 
 
-def as_sent(record: bytes, wall: int, writer: str, sequence: int) -> tuple[Actor, bytes]:
+def as_sent(
+    record: bytes, wall: int, writer: str, sequence: int, boot_clock: int
+) -> tuple[Actor, bytes]:
     """
     What becomes of an event's record if it is sent with the time that it has.
 
     Args:
         record: The body that `Wire.body` made, or that came back from a queue.
         wall: µs since 1970.
-        writer, sequence: As in `idempotency_key`.
+        writer, sequence, boot_clock: As in `idempotency_key`.
 
     Raises:
         ValueError: It is none.
@@ -454,8 +468,8 @@ def as_sent(record: bytes, wall: int, writer: str, sequence: int) -> tuple[Actor
             return actor, whole
         case [name, properties]:
             speaker = who(actor, session_id or "")
-            whole = complete(stamp(wall), writer.encode(), sequence, speaker, name, properties)
-            return actor, whole
+            key = writer.encode(), sequence, boot_clock
+            return actor, complete(stamp(wall), *key, speaker, name, properties)
     raise ValueError("not an event")
 
 

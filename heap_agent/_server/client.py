@@ -525,8 +525,9 @@ class ServerClient:
         refused, wall = self._settings.refused, self._seams.wall
 
         def encode(index: int, item: Any) -> Encoded:
-            key = wire.idempotency_key(prefix, index).decode()
-            return items.encode_event(item, repair=repair, key=key, now=wall(), refused=refused)
+            now = wall()
+            key = wire.idempotency_key(prefix, index, round(now * 1e6)).decode()
+            return items.encode_event(item, repair=repair, key=key, now=now, refused=refused)
 
         return encode
 

@@ -762,7 +762,8 @@ class _Batch:
                         latest = wall
                     flags |= FROZEN
                 if len(lines) == 2:
-                    whole = complete(absorber.stamp(true), writer, sequence, speaker, *lines)
+                    stamp = absorber.stamp(true)
+                    whole = complete(stamp, writer, sequence, boot_clock, speaker, *lines)
                 else:
                     # One that has been in a queue before keeps its key.
                     (whole,) = lines

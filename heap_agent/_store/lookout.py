@@ -265,7 +265,8 @@ class Lookout:
     def _count(self, sightings: Iterable[Sighting], others: Mapping[str, Sequence[int]]) -> int:
         events: dict[str, list[int]] = {journal: [] for journal in others}
         for sighting in sightings:
-            journal, _, number = sighting.key.partition("-")
+            journal, _, rest = sighting.key.partition("-")
+            number, _, _ = rest.partition("-")
             if sighting.found is not None or journal in self._lines:
                 with suppress(ValueError):
                     events.setdefault(journal, []).append(int(number, 16))
@@ -312,7 +313,8 @@ class Lookout:
 
     def _in_journal(self, part: PartFile, header: PartHeader, record: Record) -> list[Sighting]:
         try:
-            actor, body = as_sent(record.body, record.wall, header.writer, record.sequence)
+            place = header.writer, record.sequence, record.boot_clock
+            actor, body = as_sent(record.body, record.wall, *place)
         except ValueError:
             return []  # whoever absorbs it counts it as damaged
         found = Found(Kind.EVENT, actor.app_id, record.flags, record.wall, body)

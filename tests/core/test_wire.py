@@ -32,6 +32,7 @@ from heap_agent._core import limits
 from heap_agent._core.events import Actor, Kind, Scalar
 from heap_agent._core.repair import utf16_length
 from heap_agent._core.wire import (
+    KEY_BYTES,
     NOTHING,
     PATHS,
     STAMP_AT,
@@ -56,7 +57,8 @@ from heap_agent.exceptions import InvalidCall
 
 WALL = 1_767_225_600_123_456
 WRITER, SEQUENCE = "0123456789abcdef", 42
-KEY = idempotency_key(WRITER, SEQUENCE)
+BOOT_CLOCK = 0x1_0000_00AB
+KEY = idempotency_key(WRITER, SEQUENCE, BOOT_CLOCK)
 ANONYMOUS = Actor("11", "8123456789012345")
 IDENTIFIED = Actor("11", "8123456789012345", 'al"ice é')
 
@@ -65,7 +67,8 @@ def body_of(tail: bytes | None, actor: Actor = ANONYMOUS, wall: int = WALL) -> b
     """One event as it is stored, put together as `Agent.track` and the absorber do."""
     assert tail is not None
     name, properties = tail.split(b"\n", 1)
-    return complete(stamp(wall), WRITER.encode(), SEQUENCE, who(actor, "77"), name, properties)
+    key = WRITER.encode(), SEQUENCE, BOOT_CLOCK
+    return complete(stamp(wall), *key, who(actor, "77"), name, properties)
 
 
 def tail_of(wire: Wire, event: Any, properties: Any, ambient: Ambient = NOTHING) -> bytes | None:
@@ -90,7 +93,7 @@ def test_an_event_as_heap_gets_it() -> None:
     tail = tail_of(Wire(), "Purchase", {"dollars": 50, "item": "Furby"}, NOTHING)
     assert body_of(tail) == (
         b'{"timestamp":"2026-01-01T00:00:00.123+00:00",'
-        b'"idempotency_key":"0123456789abcdef-00000000002a",'
+        b'"idempotency_key":"0123456789abcdef-00000000002a-000000ab",'
         b'"user_id":"8123456789012345","session_id":"77","event":"Purchase",'
         b'"properties":{"dollars":50,"item":"Furby"}}'
     )
@@ -535,13 +538,16 @@ def test_the_other_kinds_of_request() -> None:
 
 
 @settings(max_examples=100)
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**48 - 1))
-def test_a_key_has_a_fixed_width_and_says_which_record(writer: int, sequence: int) -> None:
-    """The key is the journal and the number in it: 29 bytes that no other record has."""
-    key = idempotency_key(f"{writer:016x}", sequence)
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**48 - 1), st.integers(0, 2**63 - 1))
+def test_a_key_has_a_fixed_width_and_says_which_record(
+    writer: int, sequence: int, boot_clock: int
+) -> None:
+    """The journal, the number in it, and when: 38 bytes that no other record has."""
+    key = idempotency_key(f"{writer:016x}", sequence, boot_clock)
 
-    assert len(key) == 29
-    assert [int(part, 16) for part in key.split(b"-")] == [writer, sequence]
+    assert len(key) == KEY_BYTES == 38
+    parts = [int(part, 16) for part in key.split(b"-")]
+    assert parts == [writer, sequence, boot_clock % 2**32]
 
 
 @given(names(), valid_properties(most=2), st.sampled_from([ANONYMOUS, IDENTIFIED]))

@@ -294,7 +294,7 @@ def test_any_event_is_strict_json_for_heap(event: str, properties: dict[str, Any
         if mended.data is None:
             return
         body = ambient.head + mended.data
-    key = wire.idempotency_key(JOURNAL, 1)
+    key = wire.idempotency_key(JOURNAL, 1, 0)
     row = b'{"idempotency_key":' + json.dumps(key.decode()).encode() + b","
     who, name, own = body.split(b"\n")
     row += b'"user_id":"1","event":' + name + b',"properties":' + own + b"}"

@@ -80,7 +80,7 @@ def test_track_for_an_anonymous_user_now(client: ServerClient, collector: Collec
     (event,) = collector.events()
     assert (event.user_id, event.identity) == ("77", None)
     assert event.timestamp.isoformat() == "2026-01-01T00:00:00+00:00"
-    assert event.idempotency_key == "0000000000000001-000000000000"
+    assert event.idempotency_key == "0000000000000001-000000000000-46204000"
 
 
 def test_the_other_single_verbs(client: ServerClient, collector: Collector) -> None:
@@ -719,4 +719,4 @@ def test_real_time_is_waited_out(collector: Collector) -> None:
 
     assert time.monotonic() - began >= 1.0
     (first, second) = (json.loads(body)["events"][0] for body in bodies(collector))
-    assert first == second and len(first["idempotency_key"]) == 29
+    assert first == second and len(first["idempotency_key"]) == 38

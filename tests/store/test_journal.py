@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ANN, bodies, opened, put_event, track
+from helpers import ANN, balanced, bodies, opened, put_event, track
 
 from heap_agent._core.bounds import PART
 from heap_agent._core.events import Kind
@@ -223,12 +223,38 @@ def test_what_refuses_a_write_that_holds_the_interpreter_is_known(state_dir: Pat
     journal.close()
 
 
+def test_a_machine_that_is_restored_with_its_memory(tmp_path: Path) -> None:
+    """
+    Each time it goes on with the same journal and the next number: what it records then is
+    new, and what it had recorded before is the same event.
+    """
+    found = []
+    for turn in range(2):
+        directory = tmp_path / str(turn)
+        directory.mkdir(mode=0o700)
+        clock = FakeClock()
+        with opened(directory, clock) as store:
+            store.journal.close()
+            store.journal.id = "0123456789abcdef"
+            track(store, "Before the snapshot")
+            clock.advance(3600 + turn)
+            track(store, "After it")
+            store.absorb(freeze=False)
+            found.append([body["idempotency_key"] for body in bodies(store, Kind.EVENT)])
+            balanced(store)
+    (before, one), (same, other) = found
+    assert before == same and one != other
+
+
 def test_an_event_has_a_key_of_its_own(state_dir: Path) -> None:
-    """The idempotency key is the journal's random id and the record's number, and stays so."""
-    with opened(state_dir) as store:
+    """Its idempotency key is the journal's random id, the record's number and when; it stays."""
+    clock = FakeClock()
+    with opened(state_dir, clock) as store:
         track(store)
+        clock.advance(0.5)
         track(store)
-        keys = [f"{store.journal.id}-{number:012x}" for number in (1, 2)]
+        first = f"{store.journal.id}-{1:012x}-{0:08x}"
+        keys = [first, f"{store.journal.id}-{2:012x}-{500_000:08x}"]
         store.absorb(freeze=False)
 
         assert [event["idempotency_key"] for event in bodies(store, Kind.EVENT)] == keys
