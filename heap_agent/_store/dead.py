@@ -22,6 +22,9 @@ DISCARD: Final = "discard"
 #: Read in one transaction: nobody holds one for long.
 _PAGE: Final = 500
 
+#: Of what SQLite takes for an id.
+_LARGEST: Final = 2**63 - 1
+
 #: Seconds that the process that delivers has to answer.
 PATIENCE: Final = 5.0
 
@@ -66,6 +69,9 @@ def change(store: Store, what: str, ids: Sequence[int] | None) -> int:
     Raises:
         DatabaseTrouble: The disk refuses.
     """
+    if ids is not None:
+        # What SQLite cannot even be asked for is none.
+        ids = [id for id in ids if abs(id) <= _LARGEST]
     with store.working():
         if store.ledger is None:
             return 0

@@ -129,6 +129,17 @@ def test_drop(command: Command, refused: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["retry", "drop"])
+def test_an_id_beyond_all(command: Command, refused: Path, name: str) -> None:
+    """A number that is too large for SQLite names none; what else was named is done."""
+    known = command("dead", "list", "--directory", refused, "--json").json["dead"][0]["id"]
+    more = ("--yes",) if name == "drop" else ()
+    result = command("dead", name, known, 10**30, *more, "--directory", refused)
+    assert result.code == 1 and result.out.endswith("1\n")
+    assert "1 of them were no dead letters" in result.sentence
+    assert status(command, refused)["dead"] == 2
+
+
+@pytest.mark.parametrize("name", ["retry", "drop"])
 @pytest.mark.parametrize("words", [(), ("1", "--all"), ("0",), ("x",)])
 def test_which(command: Command, refused: Path, name: str, words: tuple[str, ...]) -> None:
     """Ids, or all of them."""
