@@ -48,6 +48,9 @@ _BAD: Final = "bold red"
 _GOOD: Final = "green"
 _DIM: Final = "dim"
 
+#: Columns that the books take.
+_NARROWEST: Final = 72
+
 
 def show_health(health: Health) -> None:
     """
@@ -252,7 +255,10 @@ def bars() -> Iterator[Bars]:
 
 
 def _print(*parts: RenderableType) -> None:
-    Console(highlight=False, markup=False, emoji=False).print(Group(*parts))
+    console = Console(highlight=False, markup=False, emoji=False)
+    # In less, columns would vanish; a terminal that is smaller breaks lines itself.
+    console.width = max(console.width, _NARROWEST)
+    console.print(Group(*parts))
 
 
 def _books(status: Status) -> RenderableType:

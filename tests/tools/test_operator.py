@@ -218,3 +218,14 @@ def test_a_terminal_that_shows_ascii(command: Command, used: Path) -> None:
     assert "✓" in command(*words).out
     found = command(*words, "--json", PYTHONIOENCODING="ascii", LC_ALL="C").json
     assert found == json.loads(json.dumps(found)) and found["healthy"]
+
+
+def test_a_terminal_of_twenty_columns(command: Command, used: Path) -> None:
+    """It breaks lines, but nothing is left out."""
+    narrow = {"COLUMNS": "20", "TERM": "dumb", "NO_COLOR": "1"}
+    out = command("status", "--directory", used, **narrow).out
+    assert all(name in out for name in ("recorded", "queued", "delivered", "dead", "dropped"))
+    assert "config.toml" in command("paths", "--directory", used, **narrow).out
+    out = command("doctor", "--offline", "--app-id", 11, "--directory", used, **narrow).out
+    assert "max_bytes is 67 MB" in out
+    assert "HEAP_AGENT" in command("config", HEAP_AGENT_APP_ID="11", **narrow).out
