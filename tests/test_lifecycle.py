@@ -311,6 +311,22 @@ def test_a_crash_without_consent(state_dir: Path, told: Callable[[], Told]) -> N
     assert names(told()) == ["Installed", "Opened", "Opened"]
 
 
+def test_consent_withdrawn_by_another_process(
+    make_agent: Callable[..., Agent], tmp_path: Path
+) -> None:
+    """Whoever hears of it notes its run no longer, also where the directory begins anew."""
+    directory = tmp_path / "state"
+    agent = make_agent(capture_lifecycle=True)
+    assert len([*directory.glob("*.run")]) == 1
+    make_agent().opt_out(purge=False)
+    eventually(lambda: not [*directory.glob("*.run")])
+    shutil.rmtree(directory)
+    eventually((directory / "opted-out").exists)
+    eventually(lambda: agent.sync(1))
+    assert not [*directory.glob("*.run")]
+    assert agent.check() == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_sealed_directory(state_dir: Path) -> None:
     """Notes of runs go with all else: what starts from the image is installed."""
