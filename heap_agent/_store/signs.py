@@ -19,6 +19,9 @@ from heap_agent._store import system
 #: The file that stands for a withdrawn consent.
 _OPTED_OUT: Final = "opted-out"
 
+#: Bytes that are read of a file in which a `user_id` stands.
+_LONGEST: Final = 64
+
 
 def known_first_user(directory: Path | None, app_id: str, machine: str) -> str | None:
     """
@@ -98,7 +101,7 @@ def consent_was_withdrawn(directory: Path | None) -> bool:
 
 def _read_user(path: Path) -> str | None:
     try:
-        found = path.read_text("ascii").strip()
+        found = system.read_private(path, _LONGEST).decode("ascii").strip()
     except (OSError, ValueError):
         return None
     return found if found.isdigit() else None

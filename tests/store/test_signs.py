@@ -4,9 +4,12 @@ Small files that say something where the database cannot be asked.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from heap_agent._core.state import State
 from heap_agent._store.signs import (
@@ -39,6 +42,17 @@ def test_nonsense_in_the_file_is_not_taken(state_dir: Path) -> None:
     path.write_text("no id at all")
 
     assert first_user(state_dir, "11", "m", "200") == "200"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_pipe_is_not_waited_for(state_dir: Path) -> None:
+    """Whoever put it in the place of the file, a start goes on with a user of its own."""
+    assert first_user(state_dir, "11", "machine", "1") == "1"
+    (file,) = state_dir.glob("user-*")
+    file.unlink()
+    os.mkfifo(file)
+    assert known_first_user(state_dir, "11", "machine") is None
+    assert first_user(state_dir, "11", "machine", "2") == "2"
 
 
 def test_processes_that_begin_together_agree(state_dir: Path) -> None:
