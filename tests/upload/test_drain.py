@@ -467,7 +467,7 @@ def test_a_clock_that_was_just_set_is_noticed_before_rows_are_frozen(
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"ids": [10**30]}, {"ids": [math.inf]}, {"ids": "x"}, {"ids": 5}, [], "x", None]
+    "arguments", [{"ids": [math.inf]}, {"ids": "x"}, {"ids": 5}, [], "x", None]
 )
 def test_a_request_that_makes_no_sense(make: Callable[..., Setting], arguments: Any) -> None:
     """Whatever another process asks for, it is told, and the loop goes on."""
