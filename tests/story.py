@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Story:
                     self.arrived.add(event["properties"]["n"])
         numbers = {event["properties"]["n"] for event in self.sent.values()}
         assert len(numbers) == len(self.sent), "one event was sent under two keys"
+        _apart(self.sent)
 
 
 def read(marks: Path) -> list[dict[str, Any]]:
@@ -175,7 +176,14 @@ def _events(store: Store) -> dict[str, Mapping[str, Any]]:
     kept += [letter.body for letter in dead if letter.kind is Kind.EVENT]
     for body in map(json.loads, kept):
         assert found.setdefault(body["idempotency_key"], body) is body, "a key stands twice"
+    _apart(found)
     return found
+
+
+def _apart(keys: Collection[str]) -> None:
+    """No number of a journal is given out twice, at whatever moment."""
+    places = {key.rpartition("-")[0] for key in keys}
+    assert len(places) == len(keys), "a number of a journal stands for two events"
 
 
 def _user(store: Store) -> list[str | None] | None:
