@@ -497,7 +497,8 @@ def test_a_flood_stays_within_its_bytes(tmp_path: Path, programs: int) -> None:
         assert books["recorded"] == count == len(kept) + books["dropped.full"]
         balanced(store)
     if programs == 1:
-        assert kept == sorted(kept) and kept[0] > count / 2
+        # How much fits depends on how much of it the owner had time to absorb.
+        assert kept == sorted(kept) and kept[0] > count / 5
 
 
 def test_an_end_that_a_disk_holds_up_says_what_is_lost(

@@ -1,8 +1,8 @@
 """
 A program that goes on recording while its agent delivers to an endpoint that answers as it
-likes. Its waits are simulated and its requests are real.
+likes. Its waits are simulated and its requests are real: each may take PATIENCE seconds.
 
-    besieged.py DIRECTORY ENDPOINT LOG [MUTANT]
+    besieged.py DIRECTORY ENDPOINT LOG PATIENCE [MUTANT]
 
 Each line on standard input is a Python expression over `host`; its value is answered as a
 line of JSON. All that anybody logs goes to LOG, as ``LEVEL|logger|message``.
@@ -21,14 +21,11 @@ from typing import Any
 from heap_agent import Agent
 from heap_agent.testing import FakeClock
 
-#: Seconds for a connection, and for a request.
-PATIENCE = 0.6
-
 
 class Host:
     """The program: an agent, and a thread that records numbered events."""
 
-    def __init__(self, directory: str, endpoint: str) -> None:
+    def __init__(self, directory: str, endpoint: str, patience: float) -> None:
         self.clock = FakeClock(time.time())
         self.number = 0
         self.longest_wait = 0.0
@@ -38,8 +35,8 @@ class Host:
             endpoint=endpoint,
             clock=self.clock,
             interval=3_600,
-            connect_timeout=PATIENCE,
-            read_timeout=PATIENCE,
+            connect_timeout=patience,
+            read_timeout=patience,
             identity_budget=None,
             app_budget=None,
         )
@@ -125,7 +122,7 @@ def forget_the_peak() -> int:
 
 
 if __name__ == "__main__":
-    directory, endpoint, log, *mutant = sys.argv[1:]
+    directory, endpoint, log, patience, *mutant = sys.argv[1:]
     if mutant:
         sys.path.insert(0, str(Path(__file__).parents[1]))
         import mutants
@@ -134,7 +131,7 @@ if __name__ == "__main__":
     logging.basicConfig(
         filename=log, level=logging.DEBUG, format="%(levelname)s|%(name)s|%(message)s"
     )
-    host = Host(directory, endpoint)
+    host = Host(directory, endpoint, float(patience))
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(json.dumps(eval(line)), flush=True)
