@@ -979,7 +979,7 @@ class Agent:
                 self._outbox,
                 status=lambda: self.status().as_dict(),
                 in_force=self._in_force,
-                mended=self._mended,
+                mended=self._faults.said_of,
             )
             with self._end_lock:
                 # Another thread may have been quicker, or `shutdown`.
@@ -1009,9 +1009,6 @@ class Agent:
                 (state.purged, state.forgotten),
             )
             return found
-
-    def _mended(self, event: str) -> list[str]:
-        return self._faults.said_of(event)
 
     def _listen_to_signal(self) -> None:
         """

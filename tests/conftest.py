@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trials
@@ -20,6 +20,9 @@ from hypothesis import HealthCheck, settings
 from heap_agent import Agent
 from heap_agent import _api as api
 from heap_agent.testing import Collector, FakeClock
+
+if TYPE_CHECKING:
+    import trustme
 
 # What a property takes is no fault of it: machines are busy.
 settings.register_profile(
@@ -117,6 +120,22 @@ def _collector() -> Iterator[Collector]:
     """A running stand-in for Heap."""
     with Collector() as collector:
         yield collector
+
+
+@pytest.fixture(name="ca", scope="module")
+def _ca() -> trustme.CA:
+    """An authority that nobody knows."""
+    import trustme  # few need it, and it takes its time
+
+    return trustme.CA()
+
+
+@pytest.fixture(name="bundle")
+def _bundle(ca: trustme.CA, tmp_path: Path) -> str:
+    """The file with its certificate."""
+    path = tmp_path / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    return str(path)
 
 
 @pytest.fixture(name="make_agent")

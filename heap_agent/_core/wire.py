@@ -213,6 +213,17 @@ def idempotency_key(writer: str, sequence: int, boot_clock: int) -> bytes:
     return b"%b-%012x-%08x" % (writer.encode(), sequence, boot_clock & _MOMENT)
 
 
+def record_of(key: str) -> tuple[str, int]:
+    """
+    The journal's id and the record's number in a key.
+
+    Raises:
+        ValueError: It is none of ours.
+    """
+    writer, sequence, *_ = key.split("-")
+    return writer, int(sequence, 16)
+
+
 def complete(
     stamped: bytes,
     writer: bytes,

@@ -27,6 +27,7 @@ from heap_agent._core.wire import (
     STAMP_BYTES,
     as_sent,
     key_of,
+    record_of,
     stamp_of,
 )
 from heap_agent._store import parts as files
@@ -265,11 +266,10 @@ class Lookout:
     def _count(self, sightings: Iterable[Sighting], others: Mapping[str, Sequence[int]]) -> int:
         events: dict[str, list[int]] = {journal: [] for journal in others}
         for sighting in sightings:
-            journal, _, rest = sighting.key.partition("-")
-            number, _, _ = rest.partition("-")
-            if sighting.found is not None or journal in self._lines:
-                with suppress(ValueError):
-                    events.setdefault(journal, []).append(int(number, 16))
+            with suppress(ValueError):
+                journal, number = record_of(sighting.key)
+                if sighting.found is not None or journal in self._lines:
+                    events.setdefault(journal, []).append(number)
         return sum(
             self._line(journal, seen).count(seen, others.get(journal, ()))
             for journal, seen in events.items()

@@ -48,6 +48,7 @@ from heap_agent._core.wire import (
     identify_body,
     join_batch,
     read_actor,
+    record_of,
     restamp,
     stamp,
     user_body,
@@ -548,6 +549,7 @@ def test_a_key_has_a_fixed_width_and_says_which_record(
     assert len(key) == KEY_BYTES == 38
     parts = [int(part, 16) for part in key.split(b"-")]
     assert parts == [writer, sequence, boot_clock % 2**32]
+    assert record_of(key.decode()) == (f"{writer:016x}", sequence)
 
 
 @given(names(), valid_properties(most=2), st.sampled_from([ANONYMOUS, IDENTIFIED]))

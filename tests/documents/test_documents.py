@@ -44,7 +44,9 @@ posix = pytest.mark.skipif(os.name != "posix", reason="the pages are for a POSIX
 #: These have tests of their own.
 ELSEWHERE = {"frozen.md", "server-api.md", "visualizer.md"}
 
-PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.name not in ELSEWHERE]
+EVERYTHING = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+PAGES = [path for path in EVERYTHING[1:] if path.name not in ELSEWHERE]
 
 #: The port that pages use; each test takes a free one in its place.
 PORT = "8089"
@@ -209,16 +211,25 @@ def test_a_page_can_be_followed(page: Path, tmp_path: Path, collector: Collector
         assert '"problems": []' in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda path: path.stem)
-def test_commands_and_options_exist(page: Path) -> None:
+def typed(page: Path) -> list[tuple[str, str]]:
     """Whatever is typed after the program's name, in blocks and in sentences."""
-    for name, rest in re.findall(r"\bheap-agent ([a-z-]+)([^`\n|]*)", page.read_text("utf-8")):
-        if name in cli._cli.commands:
-            command = cli._cli.commands[name]
-            first = rest.split()[0] if rest.split() else ""
-            command = getattr(command, "commands", {}).get(first, command)
-            known = {option for parameter in command.params for option in parameter.opts}
-            assert {*re.findall(r"(?<=\s)--[a-z-]+", rest)} <= known | {"--help"}, name
+    return re.findall(r"\bheap-agent ([a-z-]+)([^`\n|]*)", page.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("page", EVERYTHING, ids=lambda path: path.stem)
+def test_commands_and_options_exist(page: Path) -> None:
+    """Each command, and each of its options."""
+    for name, rest in typed(page):
+        command = cli._cli.commands[name]
+        first = rest.split()[0] if rest.split() else ""
+        command = getattr(command, "commands", {}).get(first, command)
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {*re.findall(r"(?<=\s)--[a-z-]+", rest)} <= known | {"--help"}, name
+
+
+def test_commands_are_found() -> None:
+    """Where there must be some."""
+    assert typed(ROOT / "README.md") and typed(DOCS / "visualizer.md")
 
 
 def test_all_pages_are_reached() -> None:

@@ -13,7 +13,6 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import heap_agent
 from heap_agent import _api
-from heap_agent._tools import cli
 from heap_agent.testing import Collector
 
 ROOT = Path(__file__).parents[2]
@@ -68,17 +67,6 @@ def test_the_first_example_delivers_what_it_says(collector: Collector) -> None:
 def test_there_are_python_blocks() -> None:
     """The examples are found at all."""
     assert (len(examples()), len(examples(VISUALIZER))) == (2, 1)
-
-
-@pytest.mark.parametrize("document", [README, VISUALIZER], ids=lambda path: path.name)
-def test_commands_and_options_exist(document: Path) -> None:
-    """Whatever is typed after the program's name."""
-    typed = re.findall(r"heap-agent ([a-z-]+)([^`\n]*)", document.read_text("utf-8"))
-    assert typed
-    for name, rest in typed:
-        command = cli._cli.commands[name]
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert {*re.findall(r"(?<=\s)--[a-z-]+", rest)} <= known, name
 
 
 def test_pictures_are_there() -> None:

@@ -280,18 +280,6 @@ def test_the_command_line_is_inside(program: Path, tmp_path: Path) -> None:
 # -- encrypted ------------------------------------------------------------------------
 
 
-@pytest.fixture(name="ca", scope="module")
-def _ca(tmp_path_factory: pytest.TempPathFactory) -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(name="bundle")
-def _bundle(ca: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    ca.cert_pem.write_to_path(str(path))
-    return str(path)
-
-
 @pytest.fixture(name="safe")
 def _safe(ca: trustme.CA, tmp_path: Path) -> Iterator[Collector]:
     """A collector that speaks TLS; of its two names only one can be looked up."""

@@ -21,6 +21,7 @@ from threading import Thread
 import pytest
 from commands import PATIENCE, arguments, environment
 from helpers import balanced, eventually, heir
+from sensor import Sensor
 
 from heap_agent.testing import Collector
 
@@ -45,8 +46,7 @@ class Device:
     """A sensor, a place for state as DynamicUser= makes it, and a way to start the daemon."""
 
     def __init__(self, folder: Path, endpoint: str) -> None:
-        self.sensor = folder / "temp"
-        self.set("20000")
+        self.sensor = Sensor(folder / "temp")
         self.private = folder / "private" / "sensor_daemon"
         self.private.mkdir(parents=True, mode=0o700)
         self.link = folder / "sensor_daemon"
@@ -64,23 +64,11 @@ class Device:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-W", "error", str(DAEMON), "--sensor", str(self.sensor)]
+        return [sys.executable, "-W", "error", str(DAEMON), "--sensor", str(self.sensor.path)]
 
     @property
     def state(self) -> Path:
         return self.private / "heap_agent"
-
-    def set(self, text: str) -> None:
-        """What the sensor says from now on."""
-        fresh = self.sensor.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self.sensor)
-
-    def jam(self) -> None:
-        """From now on whoever reads the sensor waits for ever."""
-        fresh = self.sensor.with_suffix(".new")
-        os.mkfifo(fresh)
-        fresh.replace(self.sensor)
 
     @contextmanager
     def service(self, *options: str, before: tuple[str, ...] = ()) -> Iterator[Service]:
@@ -133,7 +121,7 @@ class Service:
 
     def read(self, device: Device, text: str, status: str) -> None:
         """Have the sensor say something, and the daemon read it."""
-        device.set(text)
+        device.sensor.set(text)
         self.wait_for(f"STATUS={status}")
 
     def starve(self) -> None:
@@ -179,7 +167,7 @@ def test_news_is_told_and_nothing_else(device: Device, collector: Collector) -> 
         service.read(device, "20100", "20.1")
         service.read(device, "20000", "20.0")
         service.read(device, "off", "no number")
-        device.sensor.unlink()
+        device.sensor.path.unlink()
         service.wait_for("STATUS=No such file or directory")
         for _ in range(3):
             service.wait_for("WATCHDOG=1")
@@ -227,7 +215,7 @@ def test_a_killed_daemon_loses_nothing(device: Device, collector: Collector) -> 
         assert service.end(signal.SIGKILL)[0] == -signal.SIGKILL
 
     collector.start()
-    device.set("50000")
+    device.sensor.set("50000")
     with device.service() as service:
         eventually(lambda: 50.0 in told(collector))
         assert service.end() == (0, "")
@@ -241,13 +229,13 @@ def test_a_read_that_hangs_starves_the_watchdog(device: Device, collector: Colle
     """Then systemd aborts the daemon, which says where it stood, and starts another."""
     with device.service() as service:
         service.wait_for("STATUS=20.0")
-        device.jam()
+        device.sensor.jam()
         service.starve()
         code, words = service.end(signal.SIGABRT)
         assert code == -signal.SIGABRT
         assert "sensor_daemon.py" in words and "in read" in words
 
-    device.set("22000")
+    device.sensor.set("22000")
     with device.service() as service:
         service.wait_for("STATUS=22.0")
         assert service.end() == (0, "")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE, arguments
 from helpers import balanced, eventually, heir
+from sensor import Sensor
 
 import heap_agent
 from heap_agent.testing import Collector
@@ -78,8 +79,7 @@ class Machine:
         self._messages = folder / "messages"
         self._messages.touch()
         self.words = folder / "stderr"
-        self._sensor = folder / "sensor" / "temp"
-        self.set("20000")
+        self.sensor = Sensor(folder / "sensor" / "temp")
         self._write_units(endpoint)
 
     def _write_units(self, endpoint: str) -> None:
@@ -87,7 +87,7 @@ class Machine:
         shutil.copy(UNIT, units)
         # What stands elsewhere than on a device.
         package = Path(heap_agent.__file__).parents[1]
-        there = (sys.prefix, sys.base_prefix, EXAMPLES, package, self._sensor.parent)
+        there = (sys.prefix, sys.base_prefix, EXAMPLES, package, self.sensor.path.parent)
         common = f"""
             Environment=HEAP_AGENT_APP_ID=11 HEAP_AGENT_INTERVAL=1 HEAP_AGENT_ENDPOINT={endpoint}
             ProtectHome=tmpfs
@@ -98,7 +98,7 @@ class Machine:
         (units / "sensor_daemon.service.d" / "trial.conf").write_text(
             f"""[Service]
             ExecStart=
-            ExecStart={daemon} --sensor {self._sensor}
+            ExecStart={daemon} --sensor {self.sensor.path}
             WatchdogSec=8
             RestartSec=0.1
             {common}"""
@@ -114,18 +114,6 @@ class Machine:
         )
         for name in ("trial", "sysinit", "basic", "shutdown", "umount"):
             (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
-
-    def set(self, text: str) -> None:
-        """What the sensor says from now on."""
-        fresh = self._sensor.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self._sensor)
-
-    def jam(self) -> None:
-        """From now on whoever reads the sensor waits for ever."""
-        fresh = self._sensor.with_suffix(".new")
-        os.mkfifo(fresh, 0o644)
-        fresh.replace(self._sensor)
 
     def __enter__(self) -> Machine:
         start = ["unshare", "--mount", "sh", str(MACHINE), str(self._folder)]
@@ -212,14 +200,14 @@ def test_the_daemon_lives_under_systemd(machine: Machine, collector: Collector) 
     assert machine.run("systemctl", "start", "track.service").returncode == 0
 
     machine.systemctl("kill", "--signal=KILL")
-    machine.set("30000")
+    machine.sensor.set("30000")
     eventually(lambda: degrees() == [20.0, 30.0])
     assert machine.show("NRestarts") == "1"
     assert machine.words.read_text() == ""
 
-    machine.jam()
+    machine.sensor.jam()
     eventually(lambda: "in read" in machine.words.read_text())
-    machine.set("40000")
+    machine.sensor.set("40000")
     eventually(lambda: degrees()[-1] == 40.0)
     assert int(machine.show("NRestarts")) >= 2
 

@@ -169,11 +169,6 @@ def test_a_refused_secret_is_not_repeated(tmp_path: Path, option: str) -> None:
 # -- TLS ----------------------------------------------------------------------------
 
 
-@pytest.fixture(name="ca", scope="module")
-def _ca() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture(name="secure")
 def _secure(ca: trustme.CA, tmp_path: Path) -> Iterator[Collector]:
     """A collector that speaks TLS with the certificate of an authority that nobody knows."""

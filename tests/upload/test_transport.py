@@ -1038,18 +1038,6 @@ def test_the_callers_own_trouble_is_not_told_as_the_reason(make: Make, closed_po
 # -- TLS -----------------------------------------------------------------------------
 
 
-@pytest.fixture(name="ca", scope="module")
-def _ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(name="bundle")
-def _bundle(ca: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    ca.cert_pem.write_to_path(str(path))
-    return str(path)
-
-
 def server_context(ca: trustme.CA, *names: str) -> ssl.SSLContext:
     """What a server with a certificate for these names needs."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
